@@ -1,0 +1,244 @@
+//! The app as it is configured: its home, its two instances, every name and path. Parsed and checked once; no other
+//! module joins a path inside the home or reads the configuration.
+
+pub mod config;
+mod environment;
+mod names;
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use nix::sys::stat::{Mode, umask};
+
+use crate::account::Account;
+use crate::deadline::Deadline;
+use crate::lock::{self, Lock};
+use crate::outcome::{Exit, failure, usage};
+use crate::process;
+
+pub use config::Config;
+pub use names::{Instance, Port, ReleaseId};
+
+/// Where a root installation keeps what nginx looks at: homes are often closed to nginx's workers.
+const SYSTEM_STATE: &str = "/var/lib/cutover";
+
+/// The option that every tool takes.
+#[derive(Args, Clone, Debug)]
+pub struct Home {
+    /// The app's home [default: $CUTOVER_HOME, else the home this tool lies in]
+    #[arg(long = "home", value_name = "DIR")]
+    pub path: Option<PathBuf>,
+}
+
+/// The option of every tool that changes something.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Wait {
+    /// Wait for another deploy to end instead of giving up (exit 75)
+    #[arg(long)]
+    pub wait: bool,
+}
+
+/// The app: its configuration and its places.
+#[derive(Clone, Debug)]
+pub struct App {
+    /// The checked configuration.
+    pub config: Config,
+    /// The account that owns the home, and runs the app.
+    pub owner: Account,
+    home: PathBuf,
+}
+
+impl App {
+    /// Finds the home, becomes its owner when called by root, and reads the configuration.
+    pub fn open(home: &Home) -> Result<App> {
+        let home = find_home(home)?;
+        let owner = Account::owning(&home).map_err(|error| usage(format!("{error:#}: is --home right?")))?;
+        owner.assume()?;
+        umask(Mode::from_bits_truncate(0o027));
+        let config = Config::read(&home.join("config.toml"))?;
+        Ok(App { config, owner, home })
+    }
+
+    /// The app that `install` is about to lay out.
+    pub fn planned(home: PathBuf, owner: Account, config: Config) -> App {
+        App { config, owner, home }
+    }
+
+    /// Takes the lock that everything takes which changes something. Whoever comes second ends with 75, or waits for as
+    /// long as a deploy may take.
+    pub fn lock(&self, wait: Wait) -> Result<Lock> {
+        let path = self.deploy_lock();
+        let taken = match wait.wait {
+            true => Lock::wait(&path, Deadline::after(self.config.deploy.timeout))?,
+            false => Lock::take(&path)?,
+        };
+        taken.ok_or_else(|| {
+            let holder = lock::holder(&path)
+                .ok()
+                .flatten()
+                .map_or_else(|| "somebody".to_owned(), |holder| process::describe(holder.pid));
+            failure(Exit::Busy, format!("cannot begin: {holder} holds the lock; --wait waits for it"))
+        })
+    }
+
+    /// The home itself.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// The app's name.
+    pub fn name(&self) -> &str {
+        &self.config.app
+    }
+
+    /// Where the tools lie.
+    pub fn bin(&self) -> PathBuf {
+        self.home.join("bin")
+    }
+
+    /// The configuration file.
+    pub fn config_file(&self) -> PathBuf {
+        self.home.join("config.toml")
+    }
+
+    /// The app's secrets.
+    pub fn env_file(&self) -> PathBuf {
+        self.home.join(self.config.run.env_file.as_deref().unwrap_or(Path::new("env")))
+    }
+
+    /// The bare mirror of the source.
+    pub fn mirror(&self) -> PathBuf {
+        self.home.join("repo.git")
+    }
+
+    /// Where the releases lie.
+    pub fn releases(&self) -> PathBuf {
+        self.home.join("releases")
+    }
+
+    /// A release's directory.
+    pub fn release(&self, id: &ReleaseId) -> PathBuf {
+        self.releases().join(id.as_str())
+    }
+
+    /// The directory of the instances' links.
+    pub fn instances(&self) -> PathBuf {
+        self.home.join("instances")
+    }
+
+    /// The link that says which release an instance has.
+    pub fn instance_link(&self, instance: &Instance) -> PathBuf {
+        self.instances().join(instance.name())
+    }
+
+    /// Executables of the user's.
+    pub fn hooks(&self) -> PathBuf {
+        self.home.join("hooks")
+    }
+
+    /// The logs' directory.
+    pub fn logs(&self) -> PathBuf {
+        self.home.join("logs")
+    }
+
+    /// What an instance prints.
+    pub fn instance_log(&self, instance: &Instance) -> PathBuf {
+        self.logs().join(format!("{}.log", instance.name()))
+    }
+
+    /// What a release's build printed.
+    pub fn build_log(&self, id: &ReleaseId) -> PathBuf {
+        self.logs().join(format!("build-{id}.log"))
+    }
+
+    /// The record of past deploys.
+    pub fn history(&self) -> PathBuf {
+        self.logs().join("history.jsonl")
+    }
+
+    /// The lock files' directory.
+    pub fn run(&self) -> PathBuf {
+        self.home.join("run")
+    }
+
+    /// The lock of whoever changes something.
+    pub fn deploy_lock(&self) -> PathBuf {
+        self.run().join("deploy.lock")
+    }
+
+    /// The lock that an instance's supervise holds.
+    pub fn instance_lock(&self, instance: &Instance) -> PathBuf {
+        self.run().join(format!("{}.lock", instance.name()))
+    }
+
+    /// The prefix of an nginx of the app's own.
+    pub fn own_nginx(&self) -> PathBuf {
+        self.home.join("nginx")
+    }
+
+    /// What nginx looks at: in the home for an nginx of the user's own, else where its workers may look.
+    pub fn state(&self) -> PathBuf {
+        let inside = self.home.join("state");
+        if self.config.nginx.own || inside.is_dir() {
+            return inside;
+        }
+        Path::new(SYSTEM_STATE).join(self.name())
+    }
+
+    /// The link that names the enabled instance.
+    pub fn enabled_link(&self) -> PathBuf {
+        self.state().join("enabled")
+    }
+
+    /// The instance that an argument means: its name, in any case, also after `instance` (`a`, `instanceA`).
+    pub fn instance(&self, argument: &str) -> Result<&Instance> {
+        let found = self.config.instances.iter().find(|instance| instance.is_meant_by(argument));
+        found.ok_or_else(|| {
+            let [first, second] = &self.config.instances;
+            usage(format!("cannot find instance {argument:?}: there are {} and {}", first.name(), second.name()))
+        })
+    }
+
+    /// The other one of the two.
+    pub fn other(&self, instance: &Instance) -> &Instance {
+        let [first, second] = &self.config.instances;
+        if instance == first { second } else { first }
+    }
+
+    /// The environment that the app's programs run in, built from nothing. `release` and `instance` are what is being
+    /// built or run; a build has no instance.
+    pub fn environment(&self, release: &ReleaseId, instance: Option<&Instance>) -> Result<Vec<(OsString, OsString)>> {
+        let mut variables = environment::base(&self.owner, &self.home);
+        variables.extend(environment::read(&self.env_file(), self.config.run.env_file.is_some())?);
+        variables.insert("RELEASE".into(), release.as_str().into());
+        if let Some(instance) = instance {
+            variables.insert("PORT".into(), instance.port().to_string().into());
+            variables.insert("HOST".into(), "127.0.0.1".into());
+            variables.insert("INSTANCE".into(), instance.name().into());
+        }
+        Ok(variables.into_iter().collect())
+    }
+
+    /// The environment for programs that are not the app's, such as git: no secrets.
+    pub fn plain_environment(&self) -> Vec<(OsString, OsString)> {
+        environment::base(&self.owner, &self.home).into_iter().collect()
+    }
+}
+
+/// `--home`, else $CUTOVER_HOME, else the directory above the one this tool lies in.
+fn find_home(home: &Home) -> Result<PathBuf> {
+    let given =
+        home.path.clone().or_else(|| std::env::var_os("CUTOVER_HOME").filter(|set| !set.is_empty()).map(PathBuf::from));
+    if let Some(given) = given {
+        return fs::canonicalize(&given)
+            .map_err(|error| usage(format!("cannot open home {}: {error}", given.display())));
+    }
+    let own_place = std::env::current_exe().context("cannot find this tool's own place")?;
+    let above = own_place.parent().and_then(Path::parent).map(Path::to_owned);
+    above.filter(|home| home.join("config.toml").exists()).ok_or_else(|| {
+        usage("cannot find the app's home: this tool does not lie in one; say --home DIR or set CUTOVER_HOME")
+    })
+}

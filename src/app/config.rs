@@ -1,0 +1,381 @@
+//! config.toml: every key, its type, its default, and what is checked about it. cutover-config(5) is the same for people.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Result;
+use regex::bytes::Regex;
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::names::{Instance, Port};
+use crate::health::{Expectation, StatusSet};
+use crate::outcome::usage;
+
+/// The whole configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The app's name; it goes into nginx's configuration and file names.
+    #[serde(deserialize_with = "app_name")]
+    pub app: String,
+    /// What runs the instances.
+    #[serde(default)]
+    pub runner: Runner,
+    /// The two instances, in the file's order.
+    #[serde(default = "default_instances", deserialize_with = "instances")]
+    pub instances: [Instance; 2],
+    /// Where releases come from.
+    pub source: Source,
+    /// How a release is built.
+    #[serde(default)]
+    pub build: Build,
+    /// How an instance is run.
+    pub run: Run,
+    /// When an instance is healthy.
+    #[serde(default)]
+    pub health: Health,
+    /// nginx's side.
+    #[serde(default)]
+    pub nginx: Nginx,
+    /// How a deploy goes.
+    #[serde(default)]
+    pub deploy: Deploy,
+}
+
+/// What runs the instances.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Runner {
+    /// `start-instance` detaches `supervise`.
+    #[default]
+    Direct,
+}
+
+/// `[source]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// The repository: a URL or a path.
+    #[serde(deserialize_with = "argument")]
+    pub git: String,
+    /// Branch, tag, commit, or `latest-tag`.
+    #[serde(rename = "ref", default = "default_ref", deserialize_with = "argument")]
+    pub reference: String,
+}
+
+/// `[build]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Build {
+    /// Run by `sh -c` in the release's directory; None: nothing to build.
+    pub command: Option<String>,
+    /// How long a build may take.
+    #[serde(deserialize_with = "duration")]
+    pub timeout: Duration,
+}
+
+/// `[run]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Run {
+    /// Run by `sh -c` in the release's directory.
+    #[serde(deserialize_with = "not_empty")]
+    pub command: String,
+    /// The app's secrets, in the home or absolute. None: `env`, which then may be missing.
+    pub env_file: Option<PathBuf>,
+    /// What asks the app to end.
+    #[serde(default = "default_stop_signal", deserialize_with = "signal")]
+    pub stop_signal: nix::sys::signal::Signal,
+    /// How long it may take to end before it is killed.
+    #[serde(default = "default_stop_timeout", deserialize_with = "duration")]
+    pub stop_timeout: Duration,
+}
+
+/// `[health]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Health {
+    /// The path that is asked for; empty: it is enough that the port accepts a connection.
+    #[serde(deserialize_with = "health_path")]
+    path: String,
+    #[serde(deserialize_with = "status_set")]
+    status: StatusSet,
+    #[serde(deserialize_with = "pattern")]
+    body: Option<Regex>,
+    /// How long an instance may take from its start until it is healthy.
+    #[serde(deserialize_with = "duration")]
+    pub timeout: Duration,
+}
+
+/// `[nginx]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Nginx {
+    /// What the app's server block listens on, as nginx's `listen` takes it; none: the server block is the user's.
+    #[serde(deserialize_with = "nginx_words")]
+    pub listen: Vec<String>,
+    /// As nginx's `server_name` takes it.
+    #[serde(deserialize_with = "nginx_word")]
+    pub server_name: String,
+    /// The loopback port on which nginx tells which instance it uses.
+    pub status_port: Port,
+    /// Whether the standby answers when the enabled instance does not.
+    pub failover: bool,
+    /// Where nginx's http block includes `*.conf` from.
+    pub conf_dir: PathBuf,
+    /// Whether the app's user runs an nginx of its own.
+    pub own: bool,
+}
+
+/// `[deploy]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Deploy {
+    /// How many releases are kept, besides those that instances use.
+    pub keep_releases: usize,
+    /// What becomes of the old instance.
+    pub standby: Standby,
+    /// How long requests in flight may take before an instance is stopped all the same.
+    #[serde(deserialize_with = "duration")]
+    pub drain_timeout: Duration,
+    /// How long the new instance is watched after the cutover.
+    #[serde(deserialize_with = "duration")]
+    pub soak: Duration,
+    /// How long a whole deploy may take.
+    #[serde(deserialize_with = "duration")]
+    pub timeout: Duration,
+}
+
+/// What becomes of the old instance after a deploy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standby {
+    /// It keeps running: it answers if the enabled one crashes, and a rollback takes milliseconds.
+    Keep,
+    /// It is drained and stopped.
+    Stop,
+}
+
+impl Health {
+    /// What a healthy answer is like.
+    pub fn expectation(&self) -> Expectation {
+        Expectation { path: self.path.clone(), status: self.status.clone(), body: self.body.clone() }
+    }
+}
+
+impl Config {
+    /// Reads and checks a configuration file. Every error names the file and the line (exit 2).
+    pub fn read(path: &Path) -> Result<Config> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            usage(format!("cannot read configuration {}: {error}; install --config FILE lays it", path.display()))
+        })?;
+        Config::parse(&text).map_err(|mistake| usage(format!("cannot use {}: {mistake}", path.display())))
+    }
+
+    /// Parses and checks a configuration. The error names the line.
+    pub fn parse(text: &str) -> Result<Config, String> {
+        let config: Config = toml::from_str(text).map_err(|error| describe(text, &error))?;
+        let status = config.nginx.status_port;
+        if let Some(taken) = config.instances.iter().find(|instance| instance.port() == status) {
+            return Err(format!(
+                "[nginx] status_port {status} is the port of instance {taken}; give it a port of its own"
+            ));
+        }
+        Ok(config)
+    }
+}
+
+fn describe(text: &str, error: &toml::de::Error) -> String {
+    let lines: Vec<&str> = error.message().lines().collect();
+    let message = lines.join(" ").replace("unknown field", "unknown key").replace("missing field", "missing key");
+    let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
+    match line {
+        Some(line) => format!("line {line}: {message}; see cutover-config(5)"),
+        None => format!("{message}; see cutover-config(5)"),
+    }
+}
+
+impl Default for Build {
+    fn default() -> Build {
+        Build { command: None, timeout: Duration::from_secs(15 * 60) }
+    }
+}
+
+impl Default for Health {
+    fn default() -> Health {
+        Health { path: "/".to_owned(), status: StatusSet::success(), body: None, timeout: Duration::from_secs(60) }
+    }
+}
+
+impl Default for Nginx {
+    fn default() -> Nginx {
+        Nginx {
+            listen: vec!["80".to_owned()],
+            server_name: "_".to_owned(),
+            status_port: port(20200),
+            failover: true,
+            conf_dir: PathBuf::from("/etc/nginx/conf.d"),
+            own: false,
+        }
+    }
+}
+
+impl Default for Deploy {
+    fn default() -> Deploy {
+        Deploy {
+            keep_releases: 5,
+            standby: Standby::Keep,
+            drain_timeout: Duration::from_secs(30),
+            soak: Duration::from_secs(3),
+            timeout: Duration::from_secs(30 * 60),
+        }
+    }
+}
+
+fn port(number: i64) -> Port {
+    Port::try_from(number).expect("a default port lies between 1 and 65535")
+}
+
+fn default_instances() -> [Instance; 2] {
+    ["A", "B"].map(|name| {
+        let number = if name == "A" { 20201 } else { 20202 };
+        Instance::new(name, port(number)).expect("a default name is a valid one")
+    })
+}
+
+fn default_ref() -> String {
+    "main".to_owned()
+}
+
+fn default_stop_signal() -> nix::sys::signal::Signal {
+    nix::sys::signal::Signal::SIGTERM
+}
+
+fn default_stop_timeout() -> Duration {
+    Duration::from_secs(30)
+}
+
+/// Reads a string and makes a value of it; what `make` finds wrong becomes an error that names the line.
+fn from_text<'de, D: Deserializer<'de>, T>(
+    from: D,
+    make: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<T, D::Error> {
+    let text = String::deserialize(from)?;
+    make(&text).map_err(de::Error::custom)
+}
+
+fn app_name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    from_text(from, |text| {
+        let begins_well = text.starts_with(|first: char| first.is_ascii_lowercase());
+        let is_plain = text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+        match begins_well && is_plain && text.len() <= 32 {
+            true => Ok(text.to_owned()),
+            false => {
+                Err(format!("an app's name is a lower-case letter and up to 31 letters, digits and -, not {text:?}"))
+            }
+        }
+    })
+}
+
+fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    from_text(from, |text| {
+        humantime::parse_duration(text)
+            .map_err(|_| format!("expected a duration such as \"30s\" or \"5m\", got {text:?}"))
+    })
+}
+
+fn status_set<'de, D: Deserializer<'de>>(from: D) -> Result<StatusSet, D::Error> {
+    from_text(from, str::parse)
+}
+
+fn pattern<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Regex>, D::Error> {
+    from_text(from, |text| {
+        Regex::new(text).map(Some).map_err(|error| format!("body is not a regular expression: {error}"))
+    })
+}
+
+fn not_empty<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    from_text(from, |text| match text.trim() {
+        "" => Err("expected a command, got an empty string".to_owned()),
+        _ => Ok(text.to_owned()),
+    })
+}
+
+/// A word handed to git: not empty, and no option in disguise.
+fn argument<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    from_text(from, |text| match text {
+        "" => Err("expected a text, got an empty string".to_owned()),
+        _ if text.starts_with('-') => Err(format!("{text:?} would be taken for an option")),
+        _ if text.contains(char::is_control) => Err(format!("{text:?} holds a control character")),
+        _ => Ok(text.to_owned()),
+    })
+}
+
+fn health_path<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    from_text(from, |text| {
+        let is_path = text.is_empty() || text.starts_with('/');
+        match is_path && !text.contains(|c: char| c.is_control() || c.is_whitespace()) {
+            true => Ok(text.to_owned()),
+            false => Err(format!("expected a path such as \"/health\", or \"\", got {text:?}")),
+        }
+    })
+}
+
+fn signal<'de, D: Deserializer<'de>>(from: D) -> Result<nix::sys::signal::Signal, D::Error> {
+    from_text(from, |text| text.parse().map_err(|_| format!("expected a signal such as \"SIGTERM\", got {text:?}")))
+}
+
+/// nginx's configuration is rendered by root, so nothing in it may end a directive or open a block.
+fn safe_for_nginx(text: &str) -> Result<String, String> {
+    match text.trim().is_empty() || text.contains(|c: char| c.is_control() || ";{}\"'\\#$".contains(c)) {
+        false => Ok(text.to_owned()),
+        true => Err(format!("{text:?} cannot stand in nginx's configuration")),
+    }
+}
+
+fn nginx_word<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    from_text(from, safe_for_nginx)
+}
+
+fn nginx_words<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let words = Vec::<String>::deserialize(from)?;
+    words.iter().map(|word| safe_for_nginx(word).map_err(de::Error::custom)).collect()
+}
+
+/// `[instances]` in the file's order: exactly two, with different names and ports.
+fn instances<'de, D: Deserializer<'de>>(from: D) -> Result<[Instance; 2], D::Error> {
+    struct Two;
+
+    impl<'de> Visitor<'de> for Two {
+        type Value = [Instance; 2];
+
+        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            f.write_str("exactly two instances, such as A = 20201 and B = 20202")
+        }
+
+        fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<[Instance; 2], M::Error> {
+            let mut found = Vec::new();
+            while let Some(name) = map.next_key::<String>()? {
+                let instance = Instance::new(&name, map.next_value()?).map_err(de::Error::custom)?;
+                found.push(instance);
+            }
+            let count = found.len();
+            let two: [Instance; 2] = found.try_into().map_err(|_| de::Error::invalid_length(count, &self))?;
+            let [first, second] = &two;
+            if first.port() == second.port() {
+                return Err(de::Error::custom(format!(
+                    "instances {first} and {second} have the same port {}",
+                    first.port()
+                )));
+            }
+            if first.is_meant_by(second.name()) || second.is_meant_by(first.name()) {
+                return Err(de::Error::custom(format!("instances {first} and {second} cannot be told apart")));
+            }
+            Ok(two)
+        }
+    }
+
+    from.deserialize_map(Two)
+}

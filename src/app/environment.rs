@@ -1,0 +1,85 @@
+//! The environment of the app's programs, built from nothing, so that it is the same whoever calls.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::account::Account;
+use crate::outcome::usage;
+
+/// Variables in the order of their names.
+pub type Variables = BTreeMap<OsString, OsString>;
+
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What every program gets: HOME USER LOGNAME PATH LANG TZ.
+pub fn base(owner: &Account, app_home: &Path) -> Variables {
+    let home = owner.home.as_deref().or(app_home.parent()).unwrap_or(app_home);
+    let time_zone = time_zone();
+    let pairs: [(&str, &OsStr); 6] = [
+        ("HOME", home.as_os_str()),
+        ("USER", owner.name.as_ref()),
+        ("LOGNAME", owner.name.as_ref()),
+        ("PATH", PATH.as_ref()),
+        ("LANG", "C.UTF-8".as_ref()),
+        ("TZ", time_zone.as_ref()),
+    ];
+    pairs.into_iter().map(|(name, value)| (name.into(), value.to_owned())).collect()
+}
+
+/// The machine's time zone by name (`Asia/Seoul`), from where /etc/localtime points; UTC when it does not say.
+fn time_zone() -> String {
+    let link = fs::read_link("/etc/localtime").unwrap_or_default();
+    let zone = link.to_str().and_then(|path| path.split_once("zoneinfo/")).map(|(_, zone)| zone.to_owned());
+    zone.unwrap_or_else(|| "UTC".to_owned())
+}
+
+/// Reads the env file: KEY=VALUE lines, `#` comments, an optional `export `, optional quotes around the whole value.
+/// Errors name the file and the line, never a value. A file that is not `required` may be missing.
+pub fn read(path: &Path, required: bool) -> Result<Variables> {
+    let cannot = |reason: String| usage(format!("cannot read env file {}{reason}", path.display()));
+    let text = match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !required => return Ok(Variables::new()),
+        Err(error) => return Err(cannot(format!(": {error}; it is named by env_file in [run]"))),
+        Ok(text) => text,
+    };
+    let mode = fs::metadata(path).map_err(|error| cannot(format!(": {error}")))?.mode();
+    if mode & 0o077 != 0 {
+        return Err(cannot(format!(": others may read it; chmod 600 {}", path.display())));
+    }
+    let mut variables = Variables::new();
+    for (number, line) in text.split(|byte| *byte == b'\n').enumerate() {
+        let line = line.trim_ascii();
+        if line.is_empty() || line.starts_with(b"#") {
+            continue;
+        }
+        let (name, value) = parse(line).ok_or_else(|| cannot(format!(" line {}: expected KEY=VALUE", number + 1)))?;
+        variables.insert(OsString::from(name), OsString::from_vec(value.to_vec()));
+    }
+    Ok(variables)
+}
+
+fn parse(line: &[u8]) -> Option<(&str, &[u8])> {
+    let line = line.strip_prefix(b"export ").unwrap_or(line);
+    let equals = line.iter().position(|byte| *byte == b'=')?;
+    let name = std::str::from_utf8(line[..equals].trim_ascii()).ok()?;
+    let is_name = !name.is_empty()
+        && !name.starts_with(|first: char| first.is_ascii_digit())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let value = unquote(line[equals + 1..].trim_ascii());
+    let is_value = !value.contains(&0);
+    (is_name && is_value).then_some((name, value))
+}
+
+fn unquote(value: &[u8]) -> &[u8] {
+    match value {
+        [b'"', inside @ .., b'"'] | [b'\'', inside @ .., b'\''] => inside,
+        _ => value,
+    }
+}

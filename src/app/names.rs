@@ -1,0 +1,141 @@
+//! Types for what must not be mixed: an instance, its port, a release's id.
+
+use std::fmt;
+use std::num::NonZeroU16;
+use std::str::FromStr;
+
+use anyhow::bail;
+use serde::{Deserialize, Serialize};
+
+/// A TCP port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[serde(try_from = "i64")]
+pub struct Port(NonZeroU16);
+
+impl Port {
+    /// The number.
+    pub fn number(self) -> u16 {
+        self.0.get()
+    }
+}
+
+impl TryFrom<i64> for Port {
+    type Error = String;
+
+    fn try_from(number: i64) -> Result<Port, String> {
+        let port = u16::try_from(number).ok().and_then(NonZeroU16::new);
+        port.map(Port).ok_or_else(|| format!("a port is a number from 1 to 65535, not {number}"))
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One of the two instances of the app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    name: String,
+    port: Port,
+}
+
+impl Instance {
+    /// An instance of this name on this port. The name goes into file names and nginx's configuration: letters, digits,
+    /// `-` and `_`, at most 32, beginning with a letter or digit.
+    pub fn new(name: &str, port: Port) -> Result<Instance, String> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        let begins_well = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+        if !begins_well || name.len() > 32 || !name.bytes().all(plain) {
+            return Err(format!("an instance's name is 1 to 32 letters, digits, - and _, not {name:?}"));
+        }
+        if name.eq_ignore_ascii_case("enabled") {
+            return Err("no instance can be named `enabled`: the link that says which one is has that name".to_owned());
+        }
+        Ok(Instance { name: name.to_owned(), port })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The port it listens on.
+    pub fn port(&self) -> Port {
+        self.port
+    }
+
+    /// Whether a person who writes `argument` means this instance.
+    pub fn is_meant_by(&self, argument: &str) -> bool {
+        let short = argument
+            .get(..8)
+            .filter(|prefix| prefix.eq_ignore_ascii_case("instance"))
+            .map_or(argument, |_| &argument[8..]);
+        self.name.eq_ignore_ascii_case(argument) || self.name.eq_ignore_ascii_case(short)
+    }
+}
+
+impl fmt::Display for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// A release's name: UTC time of its making and what it was made from, `20261121T093000Z-1a2b3c4d5e6f`. Ids sort by age.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct ReleaseId(String);
+
+impl ReleaseId {
+    /// The id of a release made now from this commit or content.
+    pub fn new(unix_seconds: u64, origin: &str) -> ReleaseId {
+        let time =
+            humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + std::time::Duration::from_secs(unix_seconds));
+        let time = time.to_string().replace(['-', ':'], "");
+        ReleaseId(format!("{time}-{}", &origin[..origin.len().min(Self::ORIGIN_LENGTH)]))
+    }
+
+    /// How much of a commit's hash an id holds.
+    const ORIGIN_LENGTH: usize = 12;
+
+    /// The whole id.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What it was made from: the short commit, or the short content hash.
+    pub fn origin(&self) -> &str {
+        &self.0[17..]
+    }
+
+    /// Whether it was made from this commit or content.
+    pub fn is_of(&self, origin: &str) -> bool {
+        origin.starts_with(self.origin())
+    }
+}
+
+impl FromStr for ReleaseId {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<ReleaseId> {
+        let bytes = text.as_bytes();
+        let time_is_plain = bytes.len() > 17
+            && bytes[..17].iter().enumerate().all(|(at, byte)| match at {
+                8 => *byte == b'T',
+                15 => *byte == b'Z',
+                16 => *byte == b'-',
+                _ => byte.is_ascii_digit(),
+            });
+        if !time_is_plain || !bytes[17..].iter().all(u8::is_ascii_alphanumeric) {
+            bail!("{text:?} is not a release such as 20261121T093000Z-1a2b3c4d5e6f");
+        }
+        Ok(ReleaseId(text.to_owned()))
+    }
+}
+
+impl fmt::Display for ReleaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,58 @@
+//! bootup: the boot-time one-shot: start what was enabled, then the standby.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use cutover::app::config::Standby;
+use cutover::app::{App, Home, Instance};
+use cutover::deadline::Deadline;
+use cutover::outcome::{self, Exit};
+use cutover::{nginx, output, runner, source};
+
+const TOOL: &str = env!("CARGO_BIN_NAME");
+
+/// Start what was enabled, then the standby; waits for a deploy that is under way
+#[derive(Parser)]
+#[command(name = TOOL, version)]
+struct Arguments {
+    #[command(flatten)]
+    home: Home,
+}
+
+fn main() -> ExitCode {
+    outcome::main(TOOL, run)
+}
+
+fn run(arguments: Arguments) -> Result<Exit> {
+    let app = App::open(&arguments.home)?;
+    let _lock = app.lock(cutover::app::Wait { wait: true })?;
+    if app.config.nginx.own && nginx::Nginx::find(&app)?.start(&app)? {
+        outcome::say(TOOL, "nginx is started");
+    }
+    let Some(enabled) = nginx::enabled(&app)? else {
+        outcome::say(TOOL, "nothing is enabled, so there is nothing to start; deploy makes the first release");
+        return Ok(Exit::Done);
+    };
+    let standby = app.other(enabled);
+    let has_standby = source::release_of(&app, standby)?.is_some();
+    if let Err(error) = start(&app, enabled) {
+        if !has_standby {
+            return Err(error);
+        }
+        outcome::say(TOOL, format_args!("{error:#}; falling back to the standby {standby}"));
+        start(&app, standby)?;
+        nginx::switch(&app, standby).context("cannot fall back")?;
+        return Ok(Exit::Done);
+    }
+    if has_standby && app.config.deploy.standby == Standby::Keep {
+        start(&app, standby)?;
+    }
+    Ok(Exit::Done)
+}
+
+fn start(app: &App, instance: &Instance) -> Result<()> {
+    let took = runner::start(app, instance, Deadline::after(app.config.health.timeout))?;
+    outcome::say(TOOL, format_args!("{instance} is healthy, {}", output::span(took)));
+    Ok(())
+}

@@ -1,0 +1,126 @@
+//! deploy: update the disabled instance, start it, cut over, watch it, and go back when it fails.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use cutover::app::config::Standby;
+use cutover::app::{App, Home, Instance, Wait};
+use cutover::deadline::Deadline;
+use cutover::history::Change;
+use cutover::outcome::{self, Exit, failure};
+use cutover::runner::Before;
+use cutover::{nginx, output, runner, source};
+
+const TOOL: &str = env!("CARGO_BIN_NAME");
+
+/// Deploy the wanted release: update the disabled instance, start it, cut over, watch it, go back when it fails
+#[derive(Parser)]
+#[command(name = TOOL, version)]
+struct Arguments {
+    /// Branch, tag, commit or latest-tag [default: ref in the configuration]
+    #[arg(long = "ref", value_name = "REF", conflicts_with = "from")]
+    reference: Option<String>,
+    /// Make the release from a directory, a .tar.gz or a single file instead of git
+    #[arg(long, value_name = "PATH")]
+    from: Option<PathBuf>,
+    /// Print the pipeline it would be, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    wait: Wait,
+    #[command(flatten)]
+    home: Home,
+}
+
+fn main() -> ExitCode {
+    outcome::main(TOOL, run)
+}
+
+fn run(arguments: Arguments) -> Result<Exit> {
+    let app = App::open(&arguments.home)?;
+    if arguments.dry_run {
+        return dry_run(&app, &arguments);
+    }
+    let _lock = app.lock(arguments.wait)?;
+    let mut change = Change::begin(TOOL, &app)?;
+    let result = deploy(&app, &arguments, &mut change);
+    change.end(&app, &result)?;
+    result
+}
+
+fn deploy(app: &App, arguments: &Arguments, change: &mut Change) -> Result<Exit> {
+    let deadline = Deadline::after(app.config.deploy.timeout);
+    let (old, new) = (nginx::enabled(app)?, nginx::disabled(app)?);
+    let wanted = source::wanted(app, arguments.reference.as_deref(), arguments.from.as_deref(), deadline)?;
+    if let Some(release) = source::current(app, old, &wanted)?
+        && let Some(old) = old
+        && runner::healthy(app, old, runner::CHECK).is_ok()
+    {
+        outcome::say(TOOL, format_args!("already current: {old} runs {release}"));
+        return finish(app, new);
+    }
+
+    // Up to here and through the build nothing is touched: a failure leaves everything as it was.
+    outcome::say(TOOL, format_args!("making a release of {wanted} for {new}"));
+    let release = source::make(app, &wanted, deadline)?;
+    outcome::say(TOOL, format_args!("{release} is made, {}", output::span(change.step("update"))));
+    change.leads_to(new, &release);
+
+    // The way back until the cutover: the other instance gets its former release again, and runs if it did.
+    let before = Before::of(app, new)?;
+    let started = runner::update(app, new, &release, deadline).and_then(|()| runner::start(app, new, deadline));
+    started.inspect_err(|_| go_back(app, new, &before))?;
+    outcome::say(TOOL, format_args!("{new} is healthy, {}", output::span(change.step("start"))));
+    nginx::switch(app, new).inspect_err(|_| go_back(app, new, &before))?;
+    outcome::say(TOOL, format_args!("{new} is enabled, {}", output::span(change.step("connect"))));
+
+    // The way back after the cutover: the old instance still runs, the traffic returns to it.
+    if let Err(error) = runner::soak(app, new) {
+        let Some(old) = old else {
+            nginx::disconnect(app)?;
+            go_back(app, new, &before);
+            return Err(error);
+        };
+        nginx::switch(app, old).with_context(|| format!("{error:#}; and the way back failed"))?;
+        go_back(app, new, &before);
+        return Err(failure(Exit::RolledBack, format!("{error:#}; {old} is enabled again")));
+    }
+    change.step("soak");
+    finish(app, app.other(new))
+}
+
+/// Puts an instance back where it was. The failure that led here is what the user must hear of; this one is only said.
+fn go_back(app: &App, instance: &Instance, before: &Before) {
+    if let Err(error) = before.restore(app, instance) {
+        outcome::say(TOOL, format_args!("{error:#}"));
+    }
+}
+
+/// What is left to do once the new release serves: it serves, so what fails here is only said.
+fn finish(app: &App, standby: &Instance) -> Result<Exit> {
+    let retired = match app.config.deploy.standby {
+        Standby::Keep => Ok(false),
+        Standby::Stop => runner::stop(app, standby, Deadline::after(app.config.deploy.timeout)),
+    };
+    if let Err(error) = retired.and_then(|_| source::prune(app)) {
+        outcome::say(TOOL, format_args!("{error:#}"));
+    }
+    Ok(Exit::Done)
+}
+
+fn dry_run(app: &App, arguments: &Arguments) -> Result<Exit> {
+    let new = nginx::disabled(app)?;
+    let what = match (&arguments.reference, &arguments.from) {
+        (Some(reference), _) => format!(" --ref {}", output::shell_word(reference)),
+        (None, Some(path)) => format!(" --from {}", output::shell_word(&path.to_string_lossy())),
+        (None, None) => String::new(),
+    };
+    let stop = match (app.config.deploy.standby, nginx::enabled(app)?) {
+        (Standby::Stop, Some(old)) => format!(" && stop-instance {old}"),
+        _ => String::new(),
+    };
+    outcome::print(&format!("update-instance {new}{what} && start-instance {new} && connect-to-nginx {new}{stop}\n"))?;
+    Ok(Exit::Done)
+}

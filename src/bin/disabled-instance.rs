@@ -1,0 +1,27 @@
+//! disabled-instance: print the instance that gets no traffic.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+use cutover::app::{App, Home};
+use cutover::nginx;
+use cutover::outcome::{self, Exit};
+
+/// Print the instance that gets no traffic; the first one when nothing is enabled
+#[derive(Parser)]
+#[command(name = env!("CARGO_BIN_NAME"), version)]
+struct Arguments {
+    #[command(flatten)]
+    home: Home,
+}
+
+fn main() -> ExitCode {
+    outcome::main(env!("CARGO_BIN_NAME"), run)
+}
+
+fn run(arguments: Arguments) -> Result<Exit> {
+    let app = App::open(&arguments.home)?;
+    outcome::print(&format!("{}\n", nginx::disabled(&app)?))?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,38 @@
+//! pid: print the process that listens on an instance's port.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::Parser;
+use cutover::app::{App, Home};
+use cutover::nginx;
+use cutover::outcome::{self, Exit};
+use cutover::process::Owner;
+use cutover::runner;
+
+/// Print the process that listens on an instance's port
+#[derive(Parser)]
+#[command(name = env!("CARGO_BIN_NAME"), version)]
+struct Arguments {
+    /// The instance [default: the enabled one]
+    instance: Option<String>,
+    #[command(flatten)]
+    home: Home,
+}
+
+fn main() -> ExitCode {
+    outcome::main(env!("CARGO_BIN_NAME"), run)
+}
+
+fn run(arguments: Arguments) -> Result<Exit> {
+    let app = App::open(&arguments.home)?;
+    let Some(instance) = nginx::named_or_enabled(&app, arguments.instance.as_deref())? else { return Ok(Exit::No) };
+    match runner::listener(&app, instance)? {
+        Owner::Nobody => Ok(Exit::No),
+        Owner::Process(process) => {
+            outcome::print(&format!("{}\n", process.pid))?;
+            Ok(Exit::Done)
+        }
+        Owner::Hidden => bail!("cannot tell who listens on port {}: a process of another user", instance.port()),
+    }
+}

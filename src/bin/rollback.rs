@@ -1,0 +1,79 @@
+//! rollback: connect the other instance again.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::Parser;
+use cutover::app::{App, Home, Instance, ReleaseId, Wait};
+use cutover::deadline::Deadline;
+use cutover::history::Change;
+use cutover::outcome::{self, Exit};
+use cutover::runner::Before;
+use cutover::{nginx, output, runner, source};
+
+const TOOL: &str = env!("CARGO_BIN_NAME");
+
+/// Connect the other instance again; it is started if need be
+#[derive(Parser)]
+#[command(name = TOOL, version)]
+struct Arguments {
+    /// Go back to this release, whichever instance has it [default: the other instance's]
+    #[arg(long, value_name = "RELEASE")]
+    to: Option<ReleaseId>,
+    #[command(flatten)]
+    wait: Wait,
+    #[command(flatten)]
+    home: Home,
+}
+
+fn main() -> ExitCode {
+    outcome::main(TOOL, run)
+}
+
+fn run(arguments: Arguments) -> Result<Exit> {
+    let app = App::open(&arguments.home)?;
+    let _lock = app.lock(arguments.wait)?;
+    let mut change = Change::begin(TOOL, &app)?;
+    let result = roll_back(&app, arguments.to.as_ref(), &mut change);
+    change.end(&app, &result)?;
+    result
+}
+
+fn roll_back(app: &App, to: Option<&ReleaseId>, change: &mut Change) -> Result<Exit> {
+    let Some(enabled) = nginx::enabled(app)? else {
+        outcome::say(TOOL, "nothing is enabled");
+        return Ok(Exit::No);
+    };
+    let target = app.other(enabled);
+    let Some(release) = to.cloned().or(source::release_of(app, target)?) else {
+        outcome::say(TOOL, format_args!("there is nothing to go back to: {target} has no release"));
+        return Ok(Exit::No);
+    };
+    if to.is_some()
+        && source::release_of(app, enabled)?.as_ref() == to
+        && runner::healthy(app, enabled, runner::CHECK).is_ok()
+    {
+        outcome::say(TOOL, format_args!("already there: {enabled} runs {release}"));
+        return Ok(Exit::Done);
+    }
+    if !source::releases(app)?.contains(&release) {
+        bail!("cannot go back to {release}: there is no such release; ls {} shows them", app.releases().display());
+    }
+    change.leads_to(target, &release);
+    let before = Before::of(app, target)?;
+    connect(app, target, &release, change).inspect_err(|_| {
+        if let Err(error) = before.restore(app, target) {
+            outcome::say(TOOL, format_args!("{error:#}"));
+        }
+    })?;
+    outcome::say(TOOL, format_args!("{target} is enabled with {release}, {}", output::span(change.step("connect"))));
+    Ok(Exit::Done)
+}
+
+fn connect(app: &App, target: &Instance, release: &ReleaseId, change: &mut Change) -> Result<()> {
+    let deadline = Deadline::after(app.config.deploy.timeout);
+    runner::update(app, target, release, deadline)?;
+    runner::start(app, target, deadline)?;
+    change.step("start");
+    nginx::switch(app, target)
+}

@@ -1,0 +1,44 @@
+//! stop-instance: let an instance's requests finish, then end it with all its processes.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+use cutover::app::{App, Home, Wait};
+use cutover::deadline::Deadline;
+use cutover::nginx;
+use cutover::outcome::{self, Exit};
+use cutover::runner;
+
+/// Let an instance's requests finish, then end it with all its processes
+#[derive(Parser)]
+#[command(name = env!("CARGO_BIN_NAME"), version)]
+struct Arguments {
+    /// The instance [default: the enabled one]
+    instance: Option<String>,
+    /// Stop it even if it is the enabled one
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    wait: Wait,
+    #[command(flatten)]
+    home: Home,
+}
+
+fn main() -> ExitCode {
+    outcome::main(env!("CARGO_BIN_NAME"), run)
+}
+
+fn run(arguments: Arguments) -> Result<Exit> {
+    let app = App::open(&arguments.home)?;
+    let _lock = app.lock(arguments.wait)?;
+    let Some(instance) = nginx::named_or_enabled(&app, arguments.instance.as_deref())? else {
+        outcome::say(env!("CARGO_BIN_NAME"), "nothing is enabled; name an instance");
+        return Ok(Exit::No);
+    };
+    if nginx::enabled(&app)? == Some(instance) {
+        outcome::allow(arguments.force, &format!("cannot stop {instance}: it is enabled, the service would be down"))?;
+    }
+    runner::stop(&app, instance, Deadline::after(app.config.deploy.timeout))?;
+    Ok(Exit::Done)
+}

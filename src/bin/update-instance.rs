@@ -1,0 +1,54 @@
+//! update-instance: build the wanted release, then stop an instance and point it there.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+use cutover::app::{App, Home, Wait};
+use cutover::deadline::Deadline;
+use cutover::outcome::{self, Exit};
+use cutover::{nginx, runner, source};
+
+/// Build the wanted release, then stop an instance and point it there; print the release
+#[derive(Parser)]
+#[command(name = env!("CARGO_BIN_NAME"), version)]
+struct Arguments {
+    /// The instance [default: the disabled one]
+    instance: Option<String>,
+    /// Branch, tag, commit or latest-tag [default: ref in the configuration]
+    #[arg(long = "ref", value_name = "REF", conflicts_with = "from")]
+    reference: Option<String>,
+    /// Make the release from a directory, a .tar.gz or a single file instead of git
+    #[arg(long, value_name = "PATH")]
+    from: Option<PathBuf>,
+    /// Update it even if it is the enabled one
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    wait: Wait,
+    #[command(flatten)]
+    home: Home,
+}
+
+fn main() -> ExitCode {
+    outcome::main(env!("CARGO_BIN_NAME"), run)
+}
+
+fn run(arguments: Arguments) -> Result<Exit> {
+    let app = App::open(&arguments.home)?;
+    let _lock = app.lock(arguments.wait)?;
+    let deadline = Deadline::after(app.config.deploy.timeout);
+    let instance = nginx::named_or_disabled(&app, arguments.instance.as_deref())?;
+    if nginx::enabled(&app)? == Some(instance) {
+        outcome::allow(
+            arguments.force,
+            &format!("cannot update {instance}: it is enabled, the service would be down"),
+        )?;
+    }
+    let wanted = source::wanted(&app, arguments.reference.as_deref(), arguments.from.as_deref(), deadline)?;
+    let id = source::make(&app, &wanted, deadline)?;
+    runner::update(&app, instance, &id, deadline)?;
+    outcome::print(&format!("{id}\n"))?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,164 @@
+//! Running a program by its argument vector, with a deadline; its stderr becomes the error.
+//!
+//! Programs run in a session of their own with stdin from /dev/null, so none can ask a question on a terminal, and with
+//! an environment built by the caller, so none sees who called.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::deadline::Deadline;
+use crate::outcome::timed_out;
+use crate::process::{self, Bond};
+
+/// How often a running program is looked at.
+const POLL: Duration = Duration::from_millis(2);
+/// How many of the last lines of a program's output an error quotes.
+const QUOTED_LINES: usize = 3;
+
+/// Finds a program in PATH, or in the system directories that an ordinary user's PATH lacks.
+pub fn find(program: &str) -> Result<PathBuf> {
+    let inherited = std::env::var_os("PATH").unwrap_or_default();
+    let mut path = inherited;
+    path.push(":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    which::which_in(program, Some(path), "/")
+        .map_err(|_| anyhow!("cannot find {program}: install it, or add it to PATH"))
+}
+
+/// What a program that succeeded wrote.
+#[derive(Debug)]
+pub struct Output {
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+/// A program about to run.
+pub struct Run {
+    command: Command,
+    name: String,
+}
+
+impl Run {
+    /// A program with its arguments, and nothing of the caller's environment.
+    pub fn new(program: &Path, arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Run {
+        let mut command = Command::new(program);
+        command.args(arguments.into_iter().map(Into::into)).env_clear().stdin(Stdio::null());
+        process::isolate(&mut command, Bond::Mortal);
+        Run { command, name: program.file_name().unwrap_or_default().to_string_lossy().into_owned() }
+    }
+
+    /// The environment it gets.
+    pub fn environment<K: Into<OsString>, V: Into<OsString>>(
+        mut self,
+        variables: impl IntoIterator<Item = (K, V)>,
+    ) -> Run {
+        self.command.envs(variables.into_iter().map(|(name, value)| (name.into(), value.into())));
+        self
+    }
+
+    /// The directory it runs in.
+    pub fn directory(mut self, directory: &Path) -> Run {
+        self.command.current_dir(directory);
+        self
+    }
+
+    /// Runs it and returns what it wrote. Anything but exit 0 is an error that quotes the end of its stderr; a
+    /// passed deadline ends the program and all it started.
+    pub fn output(mut self, deadline: Deadline) -> Result<Output> {
+        self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self.command.spawn().with_context(|| format!("cannot run {}", self.name))?;
+        let stdout = Drain::of(child.stdout.take());
+        let stderr = Drain::of(child.stderr.take());
+        let status = wait(&mut child, &self.name, deadline)?;
+        let (stdout, stderr) = (stdout.finish(), stderr.finish());
+        if !status.success() {
+            bail!("{}: {}", self.name, quote(&stderr, status));
+        }
+        Ok(Output { stdout, stderr })
+    }
+
+    /// Runs it with both its output streams going to `log`. Its exit status is the caller's to judge.
+    pub fn logged(mut self, log: std::fs::File, deadline: Deadline) -> Result<ExitStatus> {
+        let copy = log.try_clone().context("cannot duplicate the log's descriptor")?;
+        self.command.stdout(log).stderr(copy);
+        let mut child = self.command.spawn().with_context(|| format!("cannot run {}", self.name))?;
+        wait(&mut child, &self.name, deadline)
+    }
+}
+
+fn wait(child: &mut std::process::Child, name: &str, deadline: Deadline) -> Result<ExitStatus> {
+    loop {
+        if let Some(status) = child.try_wait().with_context(|| format!("cannot wait for {name}"))? {
+            return Ok(status);
+        }
+        if !deadline.sleep(POLL) {
+            process::kill_tree(process::Pid::of(child));
+            let _ = child.wait();
+            return Err(timed_out(format!("{name} did not end in time and was killed")));
+        }
+    }
+}
+
+/// What a program wrote into a pipe, read beside the wait so that a talkative program never blocks.
+struct Drain {
+    text: Arc<Mutex<Vec<u8>>>,
+    reader: thread::JoinHandle<()>,
+}
+
+impl Drain {
+    fn of(pipe: Option<impl Read + Send + 'static>) -> Drain {
+        let text = Arc::new(Mutex::new(Vec::new()));
+        let shared = Arc::clone(&text);
+        let reader = thread::spawn(move || {
+            let Some(mut pipe) = pipe else { return };
+            let mut chunk = [0; 8192];
+            while let Ok(count @ 1..) = pipe.read(&mut chunk) {
+                lock(&shared).extend_from_slice(&chunk[..count]);
+            }
+        });
+        Drain { text, reader }
+    }
+
+    /// All of it, once the program has ended. A daemon that it left behind may hold the pipe open for ever, so the wait
+    /// for the end of the stream is short.
+    fn finish(self) -> String {
+        let patience = Deadline::after(Duration::from_secs(1));
+        while !self.reader.is_finished() && patience.sleep(Duration::from_micros(200)) {}
+        String::from_utf8_lossy(&lock(&self.text)).into_owned()
+    }
+}
+
+/// The text, also when the thread that wrote it panicked: what it had read stays true.
+fn lock(text: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
+    text.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn quote(stderr: &str, status: ExitStatus) -> String {
+    let lines: Vec<&str> = stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    match lines.len().checked_sub(QUOTED_LINES) {
+        _ if lines.is_empty() => describe(status),
+        Some(skipped) => lines[skipped..].join(" | "),
+        None => lines.join(" | "),
+    }
+}
+
+/// An exit status in words: `exit status 3`, `killed by SIGSEGV`.
+pub fn describe(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(number)) => {
+            let name = nix::sys::signal::Signal::try_from(number).map(|signal| signal.as_str().to_owned());
+            format!("killed by {}", name.unwrap_or_else(|_| format!("signal {number}")))
+        }
+        (None, None) => status.to_string(),
+    }
+}

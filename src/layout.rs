@@ -1,0 +1,214 @@
+//! Laying everything out on a machine, and taking it away again: what `install` does.
+//!
+//! A layout is a list of steps, each of which knows whether it is done already. So installing twice changes nothing the
+//! second time, a dry run prints exactly what a run would do, and a killed run is finished by the next one.
+
+mod profile;
+mod remove;
+mod step;
+
+pub use remove::remove;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::unistd::Uid;
+
+use crate::account::Account;
+use crate::app::{App, Config};
+use crate::command;
+use crate::nginx::{self, Files, Nginx};
+use crate::outcome::usage;
+use crate::process::{self, Owner};
+use crate::runner;
+
+use step::Step;
+
+/// The tools that go into the home's bin/.
+pub const TOOLS: [&str; 16] = [
+    "bootup",
+    "connect-to-nginx",
+    "deploy",
+    "disabled-instance",
+    "disabled-port",
+    "enabled-instance",
+    "enabled-port",
+    "install",
+    "logs",
+    "pid",
+    "rollback",
+    "start-instance",
+    "status",
+    "stop-instance",
+    "supervise",
+    "update-instance",
+];
+
+/// What is to be laid out, and where.
+pub struct Layout {
+    app: App,
+    config_text: String,
+    /// Where the owner's ~/.profile lies; None: nowhere known.
+    profile: Option<PathBuf>,
+    nginx: Nginx,
+    files: Files,
+}
+
+impl Layout {
+    /// Checks, before anything is changed, what must be there: nginx, the programs that deploys need, free ports.
+    pub fn check(app: App, config_text: String, profile: Option<PathBuf>) -> Result<Layout> {
+        let config = &app.config;
+        if !is_system(&app) && !config.nginx.own {
+            let writable = nix::unistd::access(&config.nginx.conf_dir, nix::unistd::AccessFlags::W_OK).is_ok();
+            if !writable {
+                let reason = format!("cannot write into {}: run install with sudo", config.nginx.conf_dir.display());
+                return Err(usage(format!("{reason}, or set own = true in [nginx] for an nginx of your own")));
+            }
+        }
+        for program in ["sh", "git", "tar", "cp"] {
+            command::find(program)?;
+        }
+        check_ports(&app)?;
+        let nginx = Nginx::find(&app)?;
+        let files = nginx::files(&app, nginx.version()?)?;
+        Ok(Layout { app, config_text, profile, nginx, files })
+    }
+
+    /// All steps, in order. `tools` is the directory that the tools are copied from.
+    fn steps(&self, tools: &Path) -> Vec<Step> {
+        let app = &self.app;
+        let mut steps = vec![Step::home(app.home())];
+        for directory in [app.releases(), app.instances(), app.hooks(), app.logs(), app.run()] {
+            steps.push(Step::directory(directory, 0o750));
+        }
+        steps.push(Step::directory(app.bin(), 0o755));
+        steps.push(Step::state(app.state(), is_system(app)));
+        for instance in &app.config.instances {
+            let directory = app.state().join(instance.name());
+            steps.push(Step::directory(directory.clone(), 0o755));
+            steps.push(Step::file(directory.join(instance.name()), Vec::new(), 0o644));
+        }
+        if app.config.nginx.own {
+            let prefix = app.own_nginx();
+            steps.extend([prefix.join("logs"), prefix.join("temp")].map(|directory| Step::directory(directory, 0o750)));
+        }
+        steps.push(Step::tools(tools.to_owned(), app.bin(), &TOOLS));
+        steps.push(Step::file(app.config_file(), self.config_text.clone().into_bytes(), 0o640));
+        if app.config.run.env_file.is_none() {
+            steps.push(Step::secret(app.env_file()));
+        }
+        if let Some(profile) = &self.profile {
+            steps.push(Step::path_in_profile(profile.clone(), app.bin()));
+        }
+        steps
+    }
+
+    /// What a run would do, a line each; empty: nothing.
+    pub fn pending(&self, tools: &Path) -> Result<String> {
+        let steps = self.steps(tools);
+        let steps = steps.iter().filter(|step| !step.is_done(&self.app.owner)).map(|step| format!("lay {step}\n"));
+        let files = self.nginx.pending(&self.files)?.into_iter().map(|path| format!("lay {}\n", path.display()));
+        Ok(steps.chain(files).collect())
+    }
+
+    /// Does what is not done yet, and says each thing; returns how much that was.
+    pub fn lay(&self, tools: &Path, say: impl Fn(&str)) -> Result<usize> {
+        let owner = &self.app.owner;
+        let mut done = 0;
+        for step in self.steps(tools).iter().filter(|step| !step.is_done(owner)) {
+            step.act(owner)?;
+            say(&format!("laid {step}"));
+            done += 1;
+        }
+        for line in self.lay_nginx()? {
+            say(&line);
+            done += 1;
+        }
+        Ok(done)
+    }
+
+    /// The app that is laid out.
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// Lays nginx's files and makes nginx use them; returns what was done.
+    fn lay_nginx(&self) -> Result<Vec<String>> {
+        let lay = || -> Result<Vec<String>> {
+            let app = &self.app;
+            let laid = self.nginx.lay(&self.files)?;
+            let mut said: Vec<String> = laid.changed.iter().map(|path| format!("laid {}", path.display())).collect();
+            if let Some(path) = laid.left_alone {
+                said.push(format!("left {} alone: it was edited", path.display()));
+            }
+            if app.config.nginx.own && self.nginx.start(app)? {
+                self.nginx.await_configuration(app, &self.files)?;
+                said.push("started nginx".to_owned());
+            } else if !laid.changed.is_empty() || !self.nginx.uses(app, &self.files) {
+                said.push(match self.nginx.reload(app, &self.files)? {
+                    true => "reloaded nginx".to_owned(),
+                    false => "nginx does not run: start it, and it will use its new files".to_owned(),
+                });
+            }
+            Ok(said)
+        };
+        if is_system(&self.app) { lay() } else { self.app.owner.lend(lay) }
+    }
+}
+
+/// Whether this is an installation by root into the system's nginx.
+fn is_system(app: &App) -> bool {
+    Uid::effective().is_root() && !app.config.nginx.own
+}
+
+/// The instances' ports must be free or the instances' own, the status port free or nginx's.
+fn check_ports(app: &App) -> Result<()> {
+    for instance in &app.config.instances {
+        if runner::supervisor(app, instance)?.is_some() {
+            continue;
+        }
+        if let Owner::Process(holder) = process::owner(instance.port().number(), None)? {
+            let holder = process::describe(holder.pid);
+            bail!(
+                "cannot give port {} to {instance}: {holder} holds it; choose another in [instances]",
+                instance.port()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Refuses, unless forced, a change of names or ports under instances that run: nginx would look for them elsewhere.
+pub fn check_change(app: &App, force: bool) -> Result<()> {
+    let Ok(present) = Config::read(&app.config_file()) else { return Ok(()) };
+    if present.instances == app.config.instances {
+        return Ok(());
+    }
+    let present = App::planned(app.home().to_owned(), app.owner.clone(), present);
+    for instance in &present.config.instances {
+        if runner::supervisor(&present, instance)?.is_some() {
+            let danger = format!("cannot change [instances]: {instance} runs on port {}", instance.port());
+            return crate::outcome::allow(force, &danger).context("stop the instances first");
+        }
+    }
+    Ok(())
+}
+
+/// The account that is to own the app: `user`, else who called, also through sudo.
+pub fn owner(user: Option<&str>) -> Result<Account> {
+    let caller = Account::current();
+    let behind_sudo = std::env::var("SUDO_USER").ok().filter(|_| caller.uid.is_root());
+    let Some(name) = user.map(str::to_owned).or(behind_sudo) else { return Ok(caller) };
+    let account =
+        Account::named(&name).ok_or_else(|| usage(format!("cannot find user {name:?}; useradd makes one")))?;
+    match account.uid == caller.uid || caller.uid.is_root() {
+        true => Ok(account),
+        false => Err(usage(format!("cannot install for {name} as {}; run install with sudo", caller.name))),
+    }
+}
+
+/// Where that account lives: for the caller itself $HOME, for another what /etc/passwd says.
+pub fn home_directory(owner: &Account) -> Option<PathBuf> {
+    let own = std::env::var_os("HOME").filter(|home| !home.is_empty() && owner.uid == Uid::effective());
+    own.map(PathBuf::from).or_else(|| owner.home.clone())
+}

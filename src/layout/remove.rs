@@ -1,0 +1,63 @@
+//! Taking away what was laid, and nothing that is the user's.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::{TOOLS, is_system, profile};
+use crate::app::App;
+use crate::deadline::Deadline;
+use crate::nginx::{self, Nginx};
+use crate::runner;
+
+/// Stops the app and takes away nginx's files, the state, the tools and the PATH line. Releases, secrets, hooks, logs and
+/// the configuration stay, unless `purge`. Says what it did.
+pub fn remove(app: &App, profile_file: Option<&Path>, purge: bool) -> Result<Vec<String>> {
+    let mut said = Vec::new();
+    for instance in &app.config.instances {
+        if app.owner.lend(|| runner::stop(app, instance, Deadline::after(app.config.deploy.timeout)))? {
+            said.push(format!("stopped {instance}"));
+        }
+    }
+    let nginx = Nginx::find(app)?;
+    let files = nginx::files(app, nginx.version()?)?;
+    let take = || nginx.take_away(app, &files);
+    let taken = if is_system(app) { take()? } else { app.owner.lend(take)? };
+    said.extend(taken.iter().map(|path| format!("removed {}", path.display())));
+    let mut gone: Vec<PathBuf> = vec![app.state(), app.run()];
+    if app.config.nginx.own {
+        gone.push(app.own_nginx());
+    }
+    gone.extend(TOOLS.map(|tool| app.bin().join(tool)));
+    if purge {
+        gone.push(app.home().to_owned());
+    }
+    for path in gone {
+        let removed = app.owner.lend(|| remove_path(&path)).or_else(|refused| {
+            // A directory directly below one of root's can only be removed by root.
+            if nix::unistd::Uid::effective().is_root() { remove_path(&path) } else { Err(refused) }
+        })?;
+        if removed {
+            said.push(format!("removed {}", path.display()));
+        }
+    }
+    // Only if it is empty: tools of the user's own may lie there.
+    let _ = app.owner.lend(|| Ok(fs::remove_dir(app.bin())?));
+    if let Some(file) = profile_file
+        && app.owner.lend(|| profile::take_out(file, &app.bin()))?
+    {
+        said.push(format!("took {} out of {}", app.bin().display(), file.display()));
+    }
+    Ok(said)
+}
+
+fn remove_path(path: &Path) -> Result<bool> {
+    let removed = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        _ => fs::remove_file(path),
+    };
+    removed.map(|()| true).with_context(|| format!("cannot remove {}", path.display()))
+}

@@ -1,0 +1,106 @@
+//! Lock files that the kernel frees when their holder ends, however it ends, and that tell who holds them.
+//!
+//! These are fcntl(2) record locks: they belong to the process, so no child inherits them, and F_GETLK names the holder.
+//! The other side of that coin: a process that opens and closes a file it has locked loses the lock, so no process asks
+//! for the holder of a lock of its own.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+
+use crate::deadline::Deadline;
+use crate::process::Pid;
+
+/// How often a waiter looks.
+const POLL: Duration = Duration::from_millis(20);
+
+/// A lock held by this process until the guard is dropped or the process ends.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+}
+
+impl Lock {
+    /// Takes the lock of this file, which is made when it is not there. None: somebody else holds it.
+    pub fn take(path: &Path) -> Result<Option<Lock>> {
+        let cannot = || format!("cannot lock {}", path.display());
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o640)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)
+            .with_context(cannot)?;
+        match fcntl(&file, FcntlArg::F_SETLK(&whole_file())) {
+            Ok(_) => Ok(Some(Lock { file })),
+            Err(Errno::EACCES | Errno::EAGAIN) => Ok(None),
+            Err(error) => Err(error).with_context(cannot),
+        }
+    }
+
+    /// Takes the lock as soon as it is free. None: it was not before the deadline.
+    pub fn wait(path: &Path, deadline: Deadline) -> Result<Option<Lock>> {
+        loop {
+            if let Some(lock) = Lock::take(path)? {
+                return Ok(Some(lock));
+            }
+            if !deadline.sleep(POLL) {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Leaves a note in the file for those who ask [`holder`]: true for as long as the lock is held, and no longer. In one
+    /// write, padded to cover an earlier, longer note.
+    pub fn note(&self, note: &str) -> Result<()> {
+        let padded = format!("{note:<width$}\n", width = NOTE_WIDTH);
+        self.file.write_all_at(padded.as_bytes(), 0).context("cannot write a note into the lock file")
+    }
+}
+
+/// The room for a note, in bytes.
+const NOTE_WIDTH: usize = 255;
+
+/// Who holds a lock, and the note it left.
+#[derive(Debug)]
+pub struct Holder {
+    /// The process that holds the lock.
+    pub pid: Pid,
+    /// Its note; empty when it left none.
+    pub note: String,
+}
+
+/// Who holds the lock of this file; None when nobody does.
+pub fn holder(path: &Path) -> Result<Option<Holder>> {
+    let cannot = || format!("cannot ask who holds {}", path.display());
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.with_context(cannot)?,
+    };
+    let mut question = whole_file();
+    fcntl(&file, FcntlArg::F_GETLK(&mut question)).with_context(cannot)?;
+    if question.l_type == libc::F_UNLCK as libc::c_short {
+        return Ok(None);
+    }
+    let note = io::read_to_string(&file).with_context(cannot)?.trim().to_owned();
+    Ok(Some(Holder { pid: Pid::from_raw(question.l_pid), note }))
+}
+
+/// A write lock from the first byte to the end of the file, however long it grows.
+fn whole_file() -> libc::flock {
+    libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}

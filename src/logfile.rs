@@ -1,0 +1,194 @@
+//! Log files: a writer that rotates without losing a byte, their last lines, and following them across rotations.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::durable;
+
+/// The size at which a file is rotated, in bytes.
+pub const ROTATE_AT: u64 = 10 * 1000 * 1000;
+/// How many rotated files are kept beside the current one.
+pub const KEPT: u32 = 5;
+/// How far past its limit a file may grow while it waits for the end of a line.
+const LINE_SLACK: u64 = 64 * 1024;
+/// How much of a file's end is read for its last lines.
+const TAIL_BYTES: u64 = 256 * 1024;
+
+/// Appends to a log file and rotates it.
+pub struct Writer {
+    path: PathBuf,
+    file: File,
+    size: u64,
+    ends_line: bool,
+    lost: u64,
+}
+
+impl Writer {
+    /// Opens the log for appending.
+    pub fn open(path: &Path) -> Result<Writer> {
+        let (file, size) = append(path).with_context(|| format!("cannot open {}", path.display()))?;
+        Ok(Writer { path: path.to_owned(), file, size, ends_line: true, lost: 0 })
+    }
+
+    /// Appends these bytes as they are. Never fails: the app must not stand still because a disk is full. What could not
+    /// be written is counted, and told in the log as soon as there is room.
+    pub fn append(&mut self, bytes: &[u8]) {
+        if self.lost > 0 {
+            let notice = format!("\nsupervise: {} bytes of output lost: the log could not be written\n", self.lost);
+            if self.write(notice.as_bytes()).is_ok() {
+                self.lost = 0;
+            }
+        }
+        let mut written = 0;
+        while written < bytes.len() {
+            match self.write(&bytes[written..]) {
+                Ok(count) => written += count,
+                Err(_) => {
+                    self.lost += (bytes.len() - written) as u64;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether the last byte written ended a line.
+    pub fn ends_line(&self) -> bool {
+        self.ends_line
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.size >= ROTATE_AT && (self.ends_line || self.size >= ROTATE_AT + LINE_SLACK) {
+            self.rotate()?;
+        }
+        let count = self.file.write(bytes)?;
+        if count == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        self.size += count as u64;
+        self.ends_line = bytes[count - 1] == b'\n';
+        Ok(count)
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        for number in (1..KEPT).rev() {
+            match fs::rename(rotated(&self.path, number), rotated(&self.path, number + 1)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        fs::rename(&self.path, rotated(&self.path, 1))?;
+        (self.file, self.size) = append(&self.path)?;
+        Ok(())
+    }
+}
+
+fn append(path: &Path) -> io::Result<(File, u64)> {
+    let file = durable::open_log(path)?;
+    let size = file.metadata()?.len();
+    Ok((file, size))
+}
+
+fn rotated(path: &Path, number: u32) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{number}"));
+    PathBuf::from(name)
+}
+
+/// The last `count` lines of a log, oldest first, reaching back into rotated files; bytes that are not UTF-8 become
+/// U+FFFD. Empty when there is no log yet.
+pub fn last_lines(path: &Path, count: usize) -> Result<Vec<String>> {
+    let mut lines: VecDeque<String> = VecDeque::new();
+    let files = std::iter::once(path.to_owned()).chain((1..=KEPT).map(|number| rotated(path, number)));
+    for file in files {
+        if lines.len() >= count {
+            break;
+        }
+        let older = match File::open(&file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+            opened => end_of(opened.with_context(|| format!("cannot open {}", file.display()))?, count - lines.len())?,
+        };
+        older.into_iter().rev().for_each(|line| lines.push_front(line));
+    }
+    Ok(lines.into())
+}
+
+fn end_of(mut file: File, count: usize) -> Result<Vec<String>> {
+    let size = file.metadata()?.len();
+    let mut wanted = TAIL_BYTES;
+    loop {
+        let start = size.saturating_sub(wanted);
+        file.seek(SeekFrom::Start(start))?;
+        let mut bytes = Vec::new();
+        (&mut file).take(size - start).read_to_end(&mut bytes)?;
+        let text = String::from_utf8_lossy(&bytes);
+        // Unless the read began at the start of the file, its first line is the end of one.
+        let whole = text.lines().skip(usize::from(start > 0));
+        let lines: Vec<String> = whole.map(str::to_owned).collect();
+        if start == 0 || lines.len() >= count {
+            let skipped = lines.len().saturating_sub(count);
+            return Ok(lines[skipped..].to_vec());
+        }
+        wanted *= 4;
+    }
+}
+
+/// Reads what is appended to a log from now on, across its rotations.
+pub struct Follower {
+    path: PathBuf,
+    open: Option<BufReader<File>>,
+    partial: Vec<u8>,
+}
+
+impl Follower {
+    /// Starts at the log's present end; a log that does not exist yet is read from its beginning once it does.
+    pub fn at_end(path: &Path) -> Result<Follower> {
+        let mut follower = Follower { path: path.to_owned(), open: None, partial: Vec::new() };
+        if let Ok(mut file) = File::open(path) {
+            file.seek(SeekFrom::End(0)).with_context(|| format!("cannot read {}", path.display()))?;
+            follower.open = Some(BufReader::new(file));
+        }
+        Ok(follower)
+    }
+
+    /// The whole lines that have come since the last call.
+    pub fn new_lines(&mut self) -> Result<Vec<String>> {
+        let mut lines = Vec::new();
+        self.read_on(&mut lines)?;
+        while let Some(successor) = self.successor() {
+            // The writer never writes to a file that it has renamed away: what is read now is the old file's end.
+            self.read_on(&mut lines)?;
+            self.open = Some(BufReader::new(successor));
+            self.read_on(&mut lines)?;
+        }
+        Ok(lines)
+    }
+
+    fn read_on(&mut self, lines: &mut Vec<String>) -> Result<()> {
+        let Some(reader) = &mut self.open else { return Ok(()) };
+        while reader
+            .read_until(b'\n', &mut self.partial)
+            .with_context(|| format!("cannot read {}", self.path.display()))?
+            > 0
+        {
+            if self.partial.ends_with(b"\n") {
+                lines.push(String::from_utf8_lossy(&self.partial).trim_end_matches('\n').to_owned());
+                self.partial.clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// The file that has taken the log's name since; None when it is still the one being read.
+    fn successor(&self) -> Option<File> {
+        let file = File::open(&self.path).ok()?;
+        let new = file.metadata().ok()?;
+        let old = self.open.as_ref().and_then(|reader| reader.get_ref().metadata().ok());
+        let same = old.is_some_and(|old| old.ino() == new.ino() && old.dev() == new.dev());
+        (!same).then_some(file)
+    }
+}

@@ -1,0 +1,77 @@
+//! nginx's side: which instance it uses, switching and confirming, and laying its configuration.
+
+mod confirm;
+mod program;
+mod render;
+
+pub use program::{Laid, Nginx};
+pub use render::{Files, files};
+
+use std::fs;
+use std::io;
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::app::{App, Instance};
+use crate::durable;
+
+/// The instance that the enabled link names; None when nothing is enabled yet.
+pub fn enabled(app: &App) -> Result<Option<&Instance>> {
+    let link = app.enabled_link();
+    let target = match fs::read_link(&link) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => read.with_context(|| format!("cannot read {}", link.display()))?,
+    };
+    let named = app.config.instances.iter().find(|instance| target.as_os_str() == instance.name());
+    let unknown = || anyhow!("cannot tell what is enabled: {} names {}, no instance", link.display(), target.display());
+    named.map(Some).ok_or_else(unknown)
+}
+
+/// The instance that gets no traffic; the first one when nothing is enabled.
+pub fn disabled(app: &App) -> Result<&Instance> {
+    let [first, _] = &app.config.instances;
+    Ok(enabled(app)?.map_or(first, |enabled| app.other(enabled)))
+}
+
+/// The instance that an argument names, else the enabled one; None when there is neither.
+pub fn named_or_enabled<'a>(app: &'a App, argument: Option<&str>) -> Result<Option<&'a Instance>> {
+    argument.map_or_else(|| enabled(app), |name| app.instance(name).map(Some))
+}
+
+/// The instance that an argument names, else the disabled one.
+pub fn named_or_disabled<'a>(app: &'a App, argument: Option<&str>) -> Result<&'a Instance> {
+    argument.map_or_else(|| disabled(app), |name| app.instance(name))
+}
+
+/// Cuts over to `target`: one rename, then nginx itself is asked. When nginx does not confirm, the old link is put back
+/// and the error says why; the service is as it was.
+pub fn switch(app: &App, target: &Instance) -> Result<()> {
+    let link = app.enabled_link();
+    let cannot = || format!("cannot connect {target}");
+    let before = enabled(app)?;
+    if before != Some(target) {
+        durable::swap_link(&link, target.name().as_ref())
+            .with_context(|| format!("{}: {}: was install run?", cannot(), link.display()))?;
+    }
+    if let Err(reason) = confirm::confirm(app, target) {
+        match before {
+            Some(old) => durable::link(&link, old.name().as_ref())?,
+            None => disconnect(app)?,
+        }
+        return Err(reason.context(cannot()));
+    }
+    durable::sync_directory_of(&link).with_context(cannot)
+}
+
+/// Enables nothing, as on the first day.
+pub fn disconnect(app: &App) -> Result<()> {
+    let link = app.enabled_link();
+    durable::remove_if_there(&link)
+        .and_then(|()| durable::sync_directory_of(&link))
+        .with_context(|| format!("cannot remove {}", link.display()))
+}
+
+/// The instance that nginx says it uses; the error says why there is no answer.
+pub fn asked(app: &App) -> Result<String> {
+    confirm::ask(app).map(|answer| answer.instance).map_err(|refusal| anyhow!("{refusal}"))
+}

@@ -1,0 +1,101 @@
+//! Asking nginx on its status port which instance its workers use, and finding out why it is another one.
+
+use std::fmt;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+
+use crate::app::{App, Instance};
+use crate::deadline::Deadline;
+use crate::http;
+
+/// How long one answer may take.
+const ANSWER: Duration = Duration::from_secs(2);
+/// How long an nginx that is just restarting is waited for.
+const RESTART: Duration = Duration::from_secs(1);
+
+/// What nginx says of itself.
+pub struct Answer {
+    /// The instance that the worker which answered would use.
+    pub instance: String,
+    /// Which rendering of the configuration it runs.
+    pub configuration: String,
+}
+
+/// Why there is no answer of ours.
+pub enum Refusal {
+    /// The status port did not answer.
+    Silent(String),
+    /// Somebody else answered on it.
+    Stranger(String),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Refusal::Silent(reason) | Refusal::Stranger(reason)) = self;
+        f.write_str(reason)
+    }
+}
+
+/// Asks once.
+pub fn ask(app: &App) -> Result<Answer, Refusal> {
+    let port = app.config.nginx.status_port;
+    let answer = http::get(port.number(), "/instance", ANSWER).map_err(|reason| {
+        let remedy = if app.config.nginx.own { "run bootup" } else { "start nginx" };
+        Refusal::Silent(format!(
+            "nginx does not answer on its status port 127.0.0.1:{port} ({reason}): {remedy}, or run install again if it runs"
+        ))
+    })?;
+    let header =
+        |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    if header("cutover-app") != app.name() {
+        let reason = format!(
+            "another server answers on 127.0.0.1:{port} (status {}): give [nginx] status_port a free port and run install again",
+            answer.status
+        );
+        return Err(Refusal::Stranger(reason));
+    }
+    let instance = String::from_utf8_lossy(&answer.body).trim().to_owned();
+    Ok(Answer { instance, configuration: header("cutover-configuration") })
+}
+
+/// Makes sure that nginx uses `target`. An nginx that does not answer is given a moment, in case it is restarting.
+pub fn confirm(app: &App, target: &Instance) -> Result<()> {
+    let patience = Deadline::after(RESTART);
+    loop {
+        match ask(app) {
+            Ok(answer) if answer.instance == target.name() => return Ok(()),
+            Ok(answer) => return Err(anyhow!("nginx still uses {}: {}", answer.instance, diagnose(app))),
+            Err(Refusal::Stranger(reason)) => return Err(anyhow!("{reason}")),
+            Err(Refusal::Silent(reason)) if !patience.sleep(Duration::from_millis(20)) => {
+                return Err(anyhow!("{reason}"));
+            }
+            Err(Refusal::Silent(_)) => {}
+        }
+    }
+}
+
+fn diagnose(app: &App) -> String {
+    match closed_directory(&app.state()) {
+        Some(closed) if !app.config.nginx.own => {
+            format!("its workers may not search {0}; chmod o+x {0}", closed.display())
+        }
+        _ => format!(
+            "another configuration is in the way of the one that looks at {}; run install again",
+            app.state().display()
+        ),
+    }
+}
+
+/// The first directory on the way to `path` that others may not search.
+fn closed_directory(path: &Path) -> Option<PathBuf> {
+    let real = fs::canonicalize(path).ok()?;
+    let mut ancestors: Vec<&Path> = real.ancestors().collect();
+    ancestors.reverse();
+    let closed =
+        ancestors.into_iter().find(|directory| fs::metadata(directory).is_ok_and(|meta| meta.mode() & 0o001 == 0));
+    closed.map(Path::to_owned)
+}

@@ -1,0 +1,229 @@
+//! The nginx program: finding it, testing and laying its configuration, starting, reloading and stopping it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::confirm;
+use super::render::{Files, is_as_laid};
+use crate::app::App;
+use crate::command::{self, Output, Run};
+use crate::deadline::Deadline;
+use crate::durable;
+use crate::process::{self, Pid};
+
+/// How long nginx may take to test its configuration, or to act on a signal.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A version, as `nginx -v` tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(pub u32, pub u32, pub u32);
+
+/// nginx as this app uses it: the system's, or one of the user's own.
+pub struct Nginx {
+    binary: PathBuf,
+    prefix: Option<PathBuf>,
+}
+
+/// What laying the files came to.
+#[derive(Debug, Default)]
+pub struct Laid {
+    /// The files that changed.
+    pub changed: Vec<PathBuf>,
+    /// The user's server block, edited and therefore left alone.
+    pub left_alone: Option<PathBuf>,
+}
+
+impl Nginx {
+    /// Finds the program.
+    pub fn find(app: &App) -> Result<Nginx> {
+        let prefix = app.config.nginx.own.then(|| app.own_nginx());
+        Ok(Nginx { binary: command::find("nginx")?, prefix })
+    }
+
+    fn run(&self, arguments: &[&str]) -> Result<Output> {
+        let mut words: Vec<std::ffi::OsString> = Vec::new();
+        if let Some(prefix) = &self.prefix {
+            words.extend(["-p".into(), prefix.into(), "-c".into(), "nginx.conf".into()]);
+        }
+        words.extend(arguments.iter().map(Into::into));
+        Run::new(&self.binary, words).output(Deadline::after(PATIENCE))
+    }
+
+    /// Its version.
+    pub fn version(&self) -> Result<Version> {
+        let said = self.run(&["-v"])?.stderr;
+        let numbers = said.split_once("nginx/").map(|(_, rest)| rest.split_whitespace().next().unwrap_or_default());
+        let mut parts = numbers.unwrap_or_default().split('.').map(str::parse);
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some(Ok(major)), Some(Ok(minor)), Some(Ok(patch))) => Ok(Version(major, minor, patch)),
+            _ => bail!("cannot tell nginx's version from {said:?}"),
+        }
+    }
+
+    /// The files that [`Nginx::lay`] would change.
+    pub fn pending(&self, files: &Files) -> Result<Vec<PathBuf>> {
+        Ok(differing(files)?.into_iter().filter(|one| !one.is_edited).map(|one| one.path.to_owned()).collect())
+    }
+
+    /// Lays what differs, lets nginx test it, and puts everything back when nginx refuses it.
+    pub fn lay(&self, files: &Files) -> Result<Laid> {
+        let mut laid = Laid::default();
+        let mut undo: Vec<(PathBuf, Option<String>)> = Vec::new();
+        for Differing { path, text, present, is_edited } in differing(files)? {
+            if is_edited {
+                laid.left_alone = Some(path.to_owned());
+                continue;
+            }
+            fs::create_dir_all(path.parent().unwrap_or(path))
+                .with_context(|| format!("cannot make the directory of {}", path.display()))?;
+            durable::write(path, text.as_bytes(), 0o644)?;
+            undo.push((path.to_owned(), present));
+            laid.changed.push(path.to_owned());
+        }
+        if laid.changed.is_empty() {
+            return Ok(laid);
+        }
+        if let Err(refusal) = self.run(&["-t", "-q"]) {
+            put_back(undo)?;
+            return Err(refusal.context("nginx refuses the new configuration, the old one is back"));
+        }
+        Ok(laid)
+    }
+
+    /// Removes our files, and the server block unless it was edited, and makes nginx forget them. When nginx then cannot
+    /// do without them, because somebody's server block includes them, they are put back.
+    pub fn take_away(&self, app: &App, files: &Files) -> Result<Vec<PathBuf>> {
+        let mut undo = Vec::new();
+        let server =
+            files.server.iter().filter(|(path, _)| read(path).ok().flatten().is_some_and(|text| is_as_laid(&text)));
+        for (path, _) in files.ours.iter().chain(server) {
+            if let Some(text) = read(path)? {
+                durable::remove_if_there(path).with_context(|| format!("cannot remove {}", path.display()))?;
+                undo.push((path.to_owned(), Some(text)));
+            }
+        }
+        let gone: Vec<PathBuf> = undo.iter().map(|(path, _)| path.clone()).collect();
+        if self.prefix.is_some() {
+            self.stop(app)?;
+        } else if let Err(refusal) = self.run(&["-t", "-q"]) {
+            put_back(undo)?;
+            return Err(refusal.context("cannot remove nginx's files: a server block still includes them"));
+        } else if self.is_running(app) {
+            self.run(&["-s", "reload"])?;
+        }
+        if let Some(includes) = files.ours.first().and_then(|(path, _)| path.parent()) {
+            // Whatever else lies there is not ours.
+            let _ = fs::remove_dir(includes);
+        }
+        Ok(gone)
+    }
+
+    /// Whether the running nginx says that it uses this rendering.
+    pub fn uses(&self, app: &App, files: &Files) -> bool {
+        confirm::ask(app).is_ok_and(|answer| answer.configuration == files.digest)
+    }
+
+    /// Makes the running nginx take up its configuration, and waits until it says so. False: it does not run.
+    pub fn reload(&self, app: &App, files: &Files) -> Result<bool> {
+        if !self.is_running(app) {
+            return Ok(false);
+        }
+        self.run(&["-s", "reload"])?;
+        self.await_configuration(app, files)?;
+        Ok(true)
+    }
+
+    /// Starts an nginx of the user's own, unless it runs.
+    pub fn start(&self, app: &App) -> Result<bool> {
+        if self.prefix.is_none() {
+            bail!("cannot start the system's nginx: it is not the app's own");
+        }
+        if self.is_running(app) {
+            return Ok(false);
+        }
+        self.run(&[])?;
+        Ok(true)
+    }
+
+    /// Stops an nginx of the user's own once its requests are answered; the system's is left alone.
+    pub fn stop(&self, app: &App) -> Result<()> {
+        if self.prefix.is_some() && self.is_running(app) {
+            self.run(&["-s", "quit"])?;
+        }
+        Ok(())
+    }
+
+    /// Whether it runs. An nginx of the user's own is known by the error log that its master holds open.
+    fn is_running(&self, app: &App) -> bool {
+        match &self.prefix {
+            Some(prefix) => {
+                let pid = fs::read_to_string(prefix.join("nginx.pid")).unwrap_or_default();
+                let log = prefix.join("logs/error.log");
+                pid.trim().parse().is_ok_and(|pid| process::has_open(Pid::from_raw(pid), &log))
+            }
+            None => confirm::ask(app).is_ok() || process::any_is_program("nginx"),
+        }
+    }
+
+    /// Waits until nginx runs this rendering: `-s reload` returns before it takes effect, and an nginx that refuses it
+    /// only says so in its log.
+    pub fn await_configuration(&self, app: &App, files: &Files) -> Result<()> {
+        let deadline = Deadline::after(PATIENCE);
+        loop {
+            let reason = match confirm::ask(app) {
+                Ok(answer) if answer.configuration == files.digest => return Ok(()),
+                Ok(_) => "nginx keeps its old configuration; its error log says why".to_owned(),
+                Err(confirm::Refusal::Stranger(reason)) => bail!("{reason}"),
+                Err(silent) => silent.to_string(),
+            };
+            if !deadline.sleep(Duration::from_millis(10)) {
+                bail!("{reason}");
+            }
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+/// A file that is not as it should be.
+struct Differing<'a> {
+    path: &'a Path,
+    text: &'a str,
+    present: Option<String>,
+    /// Whether it is the server block, and the user has edited it.
+    is_edited: bool,
+}
+
+fn differing(files: &Files) -> Result<Vec<Differing<'_>>> {
+    let ours = files.ours.iter().map(|file| (file, false));
+    let server = files.server.iter().map(|file| (file, true));
+    let mut found = Vec::new();
+    for ((path, text), is_server) in ours.chain(server) {
+        let present = read(path)?;
+        if present.as_ref() != Some(text) {
+            let is_edited = is_server && present.as_deref().is_some_and(|edited| !is_as_laid(edited));
+            found.push(Differing { path, text, present, is_edited });
+        }
+    }
+    Ok(found)
+}
+
+/// Puts files back as they were; None: they were not there.
+fn put_back(files: Vec<(PathBuf, Option<String>)>) -> Result<()> {
+    for (path, before) in files.into_iter().rev() {
+        match before {
+            Some(text) => durable::write(&path, text.as_bytes(), 0o644)?,
+            None => durable::remove_if_there(&path).with_context(|| format!("cannot remove {}", path.display()))?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! nginx's configuration files, rendered from the templates in the project's `nginx/` directory.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use sha2::{Digest, Sha256};
+
+use crate::app::{App, Instance};
+use crate::outcome::usage;
+
+use super::program::Version;
+
+/// nginx got keepalive_min_timeout in 1.27.4: idle client connections outlive a reload by that long.
+const MIN_TIMEOUT_SINCE: Version = Version(1, 27, 4);
+
+/// A file to lay: its path and what it holds.
+pub type File = (PathBuf, String);
+
+/// All files that an app's nginx reads.
+pub struct Files {
+    /// Ours: replaced whenever they differ.
+    pub ours: Vec<File>,
+    /// The server block, the user's once edited; None when the user has one elsewhere (`listen = []`).
+    pub server: Option<File>,
+    /// Tells this rendering from all others; nginx says it on the status port.
+    pub digest: String,
+}
+
+/// Where nginx's http block includes our files from.
+pub fn conf_dir(app: &App) -> PathBuf {
+    if app.config.nginx.own { app.own_nginx().join("conf.d") } else { app.config.nginx.conf_dir.clone() }
+}
+
+/// Renders all files. Fails when the app's place cannot be written in nginx's language.
+pub fn files(app: &App, version: Version) -> Result<Files> {
+    let includes = conf_dir(app).join(format!("{}.d", app.name()));
+    let values = Values::of(app, &includes, version)?;
+    let mut ours = vec![
+        (includes.join("instance.conf"), values.fill(include_str!("../../nginx/instance.conf"))),
+        (includes.join("proxy.conf"), values.fill(include_str!("../../nginx/proxy.conf"))),
+        (conf_dir(app).join(format!("{}.conf", app.name())), values.fill(include_str!("../../nginx/upstreams.conf"))),
+    ];
+    if app.config.nginx.own {
+        ours.push((app.own_nginx().join("nginx.conf"), values.fill(include_str!("../../nginx/nginx.conf"))));
+    }
+    let server = (!app.config.nginx.listen.is_empty()).then(|| {
+        let path = conf_dir(app).join(format!("{}-server.conf", app.name()));
+        (path, sealed(&values.fill(include_str!("../../nginx/server.conf"))))
+    });
+    let mut hash = Sha256::new();
+    ours.iter().chain(&server).for_each(|(_, text)| hash.update(text));
+    let digest = hex(&hash.finalize())[..16].to_owned();
+    for (_, text) in &mut ours {
+        *text = text.replace("{{digest}}", &digest);
+    }
+    Ok(Files { ours, server, digest })
+}
+
+/// What the templates' `{{names}}` stand for.
+struct Values(Vec<(&'static str, String)>);
+
+impl Values {
+    fn of(app: &App, includes: &Path, version: Version) -> Result<Values> {
+        let nginx = &app.config.nginx;
+        let [first, second] = &app.config.instances;
+        let backup = |other: &Instance| match nginx.failover {
+            true => format!("server 127.0.0.1:{} max_fails=0 backup;", other.port()),
+            false => "# No fallback: failover = false.".to_owned(),
+        };
+        let listen: Vec<String> = nginx.listen.iter().map(|listen| format!("    listen {listen};")).collect();
+        let min_timeout = if version >= MIN_TIMEOUT_SINCE { "keepalive_min_timeout 5s;" } else { "" };
+        // Workers of a root-started nginx would be `nobody`; where root owns the home, they may only look as root.
+        let user = if app.owner.uid.is_root() { "user root;" } else { "" };
+        Ok(Values(vec![
+            ("app", app.name().to_owned()),
+            ("variable", app.name().replace('-', "_")),
+            ("first", first.name().to_owned()),
+            ("first_port", first.port().to_string()),
+            ("first_backup", backup(second)),
+            ("second", second.name().to_owned()),
+            ("second_port", second.port().to_string()),
+            ("second_backup", backup(first)),
+            ("status_port", nginx.status_port.to_string()),
+            ("server_name", nginx.server_name.clone()),
+            ("listen", listen.join("\n")),
+            ("keepalive_min_timeout", min_timeout.to_owned()),
+            ("user", user.to_owned()),
+            ("includes", quotable(includes)?),
+            ("state", quotable(&app.state())?),
+        ]))
+    }
+
+    fn fill(&self, template: &str) -> String {
+        let text = self
+            .0
+            .iter()
+            .fold(template.to_owned(), |text, (name, value)| text.replace(&format!("{{{{{name}}}}}"), value));
+        let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+        lines.join("\n") + "\n"
+    }
+}
+
+/// A path that can stand between double quotes in nginx's configuration.
+fn quotable(path: &Path) -> Result<String> {
+    let text = path.to_str().filter(|text| !text.contains(|c: char| c.is_control() || "\"\\$*?[]".contains(c)));
+    let cannot = || {
+        usage(format!(
+            "cannot write {} into nginx's configuration: choose a path without \" \\ $ * ? [ ]",
+            path.display()
+        ))
+    };
+    text.map(str::to_owned).ok_or_else(cannot)
+}
+
+const SEAL: &str = "# as laid: ";
+
+/// A text with a last line that tells whether it was edited since.
+fn sealed(text: &str) -> String {
+    format!("{text}{SEAL}{}\n", &hex(&Sha256::digest(text))[..16])
+}
+
+/// Whether a file is still as it was laid.
+pub fn is_as_laid(text: &str) -> bool {
+    text.rfind(SEAL).is_some_and(|at| sealed(&text[..at]) == text)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

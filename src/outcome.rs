@@ -1,0 +1,150 @@
+//! What a tool says when it ends: exit codes, the `main` wrapper, the one form of error messages, and progress lines.
+//!
+//! The only module that writes to the standard streams on behalf of all tools.
+#![allow(clippy::print_stderr)]
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+use clap::error::ErrorKind;
+
+/// How a tool ended. The numbers are a contract with scripts; 137, 168, 169 and 194 are never used, because SSM's
+/// agent gives them meanings of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: done, or yes.
+    Done = 0,
+    /// 1: no (nothing enabled, nothing listens).
+    No = 1,
+    /// 2: usage or configuration.
+    Usage = 2,
+    /// 3: failed; the service is as it was.
+    Failed = 3,
+    /// 4: failed after the cutover; rolled back.
+    RolledBack = 4,
+    /// 75: another deploy holds the lock (`EX_TEMPFAIL`).
+    Busy = 75,
+    /// 124: timed out, as timeout(1) says it.
+    TimedOut = 124,
+}
+
+/// An error that knows the exit code it must end in. Any other error ends in [`Exit::Failed`].
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code the tool ends with.
+    pub exit: Exit,
+    message: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// An error of the user's making: arguments or configuration (exit 2).
+pub fn usage(message: impl Into<String>) -> anyhow::Error {
+    failure(Exit::Usage, message)
+}
+
+/// A deadline that passed (exit 124).
+pub fn timed_out(message: impl Into<String>) -> anyhow::Error {
+    failure(Exit::TimedOut, message)
+}
+
+/// An error with the exit code it must end in.
+pub fn failure(exit: Exit, message: impl Into<String>) -> anyhow::Error {
+    Failure { exit, message: message.into() }.into()
+}
+
+/// The exit code that an error ends in: that of the first [`Failure`] in its chain.
+pub fn exit_of(error: &anyhow::Error) -> Exit {
+    let coded = error.chain().find_map(|cause| cause.downcast_ref::<Failure>());
+    coded.map_or(Exit::Failed, |failure| failure.exit)
+}
+
+/// Runs a tool: parses its arguments, calls `run`, and turns what comes back into one line on stderr and an exit code.
+///
+/// A reader that went away (`| head -1`) is not an error: the tool ends quietly with 0, as the pipeline wanted no more.
+pub fn main<A: Parser>(tool: &'static str, run: fn(A) -> Result<Exit>) -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let outcome = match A::try_parse_from(arguments) {
+        Ok(parsed) => run(parsed),
+        Err(error) => answer_usage(tool, &error),
+    };
+    let exit = match outcome {
+        Ok(exit) => exit,
+        Err(error) if is_broken_pipe(&error) => Exit::Done,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "{tool}: {}", one_line(&format!("{error:#}")));
+            exit_of(&error)
+        }
+    };
+    ExitCode::from(exit as u8)
+}
+
+/// `--help` and `--version` are answers; everything else clap says is an error of usage, told in our one-line form.
+fn answer_usage(tool: &str, error: &clap::Error) -> Result<Exit> {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        print(&error.render().to_string())?;
+        return Ok(Exit::Done);
+    }
+    let text = error.render().to_string();
+    let said: Vec<&str> = text.split("\n\n").next().unwrap_or_default().lines().map(str::trim).collect();
+    let said = said.join(" ");
+    let reason = said.strip_prefix("error: ").unwrap_or(&said);
+    Err(usage(format!("{reason}; see {tool} --help")))
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes.any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Folds a message into one line, so that a log reader never has to guess where it ends. Quoted lines of a child's
+/// output are joined by ` | `.
+fn one_line(message: &str) -> String {
+    let lines: Vec<&str> = message.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    lines.join(" | ")
+}
+
+/// Writes an answer to standard output, whole. A closed pipe comes back as an error that [`main`] knows.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Tells, on stderr, what a tool is doing: `tool: text`. Nothing is lost when nobody listens.
+pub fn say(tool: &str, text: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "{tool}: {text}");
+}
+
+/// Asks y/N on the terminal before something that can take the service down; without a terminal on stdin and stderr
+/// nothing is asked and the answer is no.
+pub fn confirm(question: &str) -> bool {
+    use std::io::IsTerminal;
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return false;
+    }
+    let _ = write!(io::stderr(), "{question} [y/N] ");
+    let mut answer = String::new();
+    let read = io::stdin().read_line(&mut answer);
+    read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
+}
+
+/// Lets a step pass that can take the service down: with `--force`, or when the person at the terminal says yes. A
+/// refusal ends in 3: the service is as it was.
+pub fn allow(force: bool, danger: &str) -> Result<()> {
+    if force || confirm(&format!("{danger}. Go on?")) {
+        return Ok(());
+    }
+    Err(failure(Exit::Failed, format!("{danger}; --force does it all the same")))
+}

@@ -1,0 +1,141 @@
+//! What `status` shows: nginx's view, and both instances, asked at the same time.
+
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow};
+use serde::Serialize;
+
+use crate::app::{App, Instance, Port, ReleaseId};
+use crate::{nginx, output, runner, source};
+
+/// How long an instance may take to answer before it is shown as silent.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Everything at one glance. What is not known is null, never missing.
+#[derive(Debug, Serialize)]
+pub struct Overview {
+    app: String,
+    /// The instance that the link names.
+    enabled: Option<String>,
+    /// What nginx says it uses; None when it does not answer.
+    nginx: Option<String>,
+    /// Why nginx does not answer.
+    nginx_error: Option<String>,
+    instances: Vec<View>,
+}
+
+/// One instance.
+#[derive(Debug, Serialize)]
+struct View {
+    name: String,
+    port: Port,
+    /// Where its release lies.
+    path: Option<PathBuf>,
+    release: Option<ReleaseId>,
+    /// The commit it was made from, shortened.
+    version: Option<String>,
+    /// `enabled` or `disabled`.
+    proxy: &'static str,
+    healthy: bool,
+    /// `healthy`, or what was wrong.
+    health: String,
+    /// How long the health check took; None when it failed.
+    health_milliseconds: Option<f64>,
+    pid: Option<i32>,
+    uptime_seconds: Option<u64>,
+    memory_bytes: Option<u64>,
+    restarts: Option<u64>,
+    last_exit: Option<String>,
+}
+
+impl Overview {
+    /// Asks nginx and both instances, all at once: a hung one costs its own patience, not that of all.
+    pub fn of(app: &App) -> Result<Overview> {
+        let enabled = nginx::enabled(app)?;
+        let [first, second] = &app.config.instances;
+        let (said, first, second) = thread::scope(|scope| {
+            let said = scope.spawn(|| nginx::asked(app));
+            let first = scope.spawn(|| View::of(app, first, enabled));
+            let second = scope.spawn(|| View::of(app, second, enabled));
+            (said.join(), first.join(), second.join())
+        });
+        let panicked = |_| anyhow!("cannot look at everything: a look ended early");
+        let said = said.map_err(panicked)?;
+        Ok(Overview {
+            app: app.name().to_owned(),
+            enabled: enabled.map(Instance::to_string),
+            nginx_error: said.as_ref().err().map(|error| format!("{error:#}")),
+            nginx: said.ok(),
+            instances: vec![first.map_err(panicked)??, second.map_err(panicked)??],
+        })
+    }
+
+    /// A table for people: a column for each instance, and below it what does not fit together.
+    pub fn table(&self) -> String {
+        let mut rows = vec![self.row(&self.app, |view| view.name.clone())];
+        rows.push(self.row("port", |view| view.port.to_string()));
+        rows.push(self.row("path", |view| or_dash(view.path.as_ref().map(|path| path.display()))));
+        rows.push(self.row("release", |view| or_dash(view.release.as_ref())));
+        rows.push(self.row("version", |view| or_dash(view.version.as_ref())));
+        rows.push(self.row("proxy", |view| view.proxy.to_owned()));
+        rows.push(self.row("health", |view| view.health.clone()));
+        rows.push(self.row("pid", |view| or_dash(view.pid)));
+        rows.push(
+            self.row("uptime", |view| or_dash(view.uptime_seconds.map(|age| output::span(Duration::from_secs(age))))),
+        );
+        rows.push(self.row("memory", |view| or_dash(view.memory_bytes.map(output::bytes))));
+        rows.push(self.row("restarts", View::restarts));
+        let mut text = output::table(&rows);
+        if let Some(error) = &self.nginx_error {
+            text += &format!("\n{error}\n");
+        } else if self.enabled.is_some() && self.nginx != self.enabled {
+            let (link, said) = (or_dash(self.enabled.as_ref()), or_dash(self.nginx.as_ref()));
+            text += &format!("\n{link} is enabled, but nginx uses {said}; connect-to-nginx {link} finds out why\n");
+        }
+        text
+    }
+
+    fn row(&self, heading: &str, value: impl Fn(&View) -> String) -> Vec<String> {
+        std::iter::once(heading.to_owned()).chain(self.instances.iter().map(value)).collect()
+    }
+}
+
+impl View {
+    fn of(app: &App, instance: &Instance, enabled: Option<&Instance>) -> Result<View> {
+        let release = source::release_of(app, instance)?;
+        let state = runner::state(app, instance)?;
+        let began = Instant::now();
+        let health =
+            if state.listens { runner::healthy(app, instance, PATIENCE) } else { Err("does not listen".to_owned()) };
+        let took = began.elapsed();
+        Ok(View {
+            name: instance.to_string(),
+            port: instance.port(),
+            path: release.as_ref().map(|release| app.release(release)),
+            version: release.as_ref().map(|release| release.origin().to_owned()),
+            release,
+            proxy: if enabled == Some(instance) { "enabled" } else { "disabled" },
+            healthy: health.is_ok(),
+            health_milliseconds: health.is_ok().then(|| (took.as_secs_f64() * 1e5).round() / 100.0),
+            health: health.err().unwrap_or_else(|| "healthy".to_owned()),
+            pid: state.pid.map(|process| process.pid.raw()),
+            uptime_seconds: state.pid.and_then(|process| process.uptime()).map(|age| age.as_secs()),
+            memory_bytes: state.memory,
+            restarts: state.restarts,
+            last_exit: state.last_exit,
+        })
+    }
+
+    fn restarts(&self) -> String {
+        match (self.restarts, &self.last_exit) {
+            (Some(count), Some(exit)) => format!("{count} (last: {exit})"),
+            (count, _) => or_dash(count),
+        }
+    }
+}
+
+fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}

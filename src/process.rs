@@ -1,0 +1,127 @@
+//! Processes as the kernel shows them: who listens on a port, who descends from whom, spawning, signalling, waiting
+//! until gone. A process that vanishes while one looks at it is a normal answer everywhere here, never an error.
+
+mod socket;
+mod spawn;
+mod tree;
+
+pub use socket::{Owner, connections, is_listening, owner};
+pub use spawn::{Bond, isolate};
+pub use tree::{kill_tree, living, tree, with_environment};
+
+use std::fmt;
+use std::path::Path;
+use std::process::Child;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::sys::signal::{self, Signal};
+use procfs::Current;
+use procfs::process::FDTarget;
+
+/// A process id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Pid(i32);
+
+impl Pid {
+    /// The id as the kernel gave it.
+    pub fn from_raw(raw: i32) -> Pid {
+        Pid(raw)
+    }
+
+    /// The id of a child of ours.
+    pub fn of(child: &Child) -> Pid {
+        Pid(child.id().cast_signed())
+    }
+
+    /// This process.
+    pub fn own() -> Pid {
+        Pid(std::process::id().cast_signed())
+    }
+
+    /// The number.
+    pub fn raw(self) -> i32 {
+        self.0
+    }
+}
+
+impl fmt::Display for Pid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One process for as long as it lives: its id together with its start time, so that a reused id is not mistaken for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its id.
+    pub pid: Pid,
+    /// Clock ticks from boot to its start (proc(5), stat field 22).
+    start: u64,
+}
+
+impl Process {
+    /// The process that has this id now; None when there is none, or only a zombie is left of it.
+    pub fn with_pid(pid: Pid) -> Option<Process> {
+        let stat = procfs::process::Process::new(pid.raw()).ok()?.stat().ok()?;
+        (!matches!(stat.state, 'Z' | 'X')).then_some(Process { pid, start: stat.starttime })
+    }
+
+    /// Whether it still lives.
+    pub fn is_alive(self) -> bool {
+        Process::with_pid(self.pid) == Some(self)
+    }
+
+    /// Sends it a signal, unless it has gone. A process that we may not signal is an error.
+    pub fn signal(self, signal: Signal) -> Result<()> {
+        if !self.is_alive() {
+            return Ok(());
+        }
+        match signal::kill(nix::unistd::Pid::from_raw(self.pid.raw()), signal) {
+            Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("cannot signal {}", describe(self.pid))),
+        }
+    }
+
+    /// How long it has run, by the clock that never steps back. None when it has gone.
+    pub fn uptime(self) -> Option<Duration> {
+        let since_boot = procfs::Uptime::current().ok()?.uptime_duration();
+        let started = Duration::from_millis(self.start.saturating_mul(1000) / procfs::ticks_per_second());
+        Some(since_boot.saturating_sub(started))
+    }
+}
+
+/// A process in words: `node (pid 4711)`.
+pub fn describe(pid: Pid) -> String {
+    let stat = procfs::process::Process::new(pid.raw()).and_then(|process| process.stat());
+    match stat {
+        Ok(stat) => format!("{} (pid {pid})", stat.comm),
+        Err(_) => format!("pid {pid}"),
+    }
+}
+
+/// Whether a process holds this file open. False for one that has gone, or that we may not look into.
+pub fn has_open(pid: Pid, path: &Path) -> bool {
+    let Ok(descriptors) = procfs::process::Process::new(pid.raw()).and_then(|process| process.fd()) else {
+        return false;
+    };
+    descriptors.flatten().any(|descriptor| matches!(descriptor.target, FDTarget::Path(open) if open == path))
+}
+
+/// Whether any process of the machine runs a program of this name.
+pub fn any_is_program(name: &str) -> bool {
+    let all = procfs::process::all_processes().into_iter().flatten().flatten();
+    all.filter_map(|process| process.stat().ok()).any(|stat| stat.comm == name)
+}
+
+/// Resident memory of these processes together, in bytes. Pages that they share count once for each.
+pub fn memory(processes: &[Process]) -> u64 {
+    let resident = processes.iter().filter_map(|one| procfs::process::Process::new(one.pid.raw()).ok()?.statm().ok());
+    resident.map(|statm| statm.resident * procfs::page_size()).sum()
+}
+
+/// Seconds since 1970, for names and records; 0 when the clock stands before that.
+pub fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

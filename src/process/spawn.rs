@@ -1,0 +1,52 @@
+//! What happens in a child between fork and exec: the only unsafe code of the library.
+#![allow(unsafe_code)]
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::setsid;
+
+/// Whether a child ends with its parent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Bond {
+    /// The kernel kills it when its parent dies, however that died.
+    Mortal,
+    /// It outlives its parent.
+    Free,
+}
+
+/// Makes `command` start in a session of its own (no terminal to ask on, no signals meant for the caller), with the
+/// usual umask, and with none of the caller's descriptors but the three standard streams: SSM's agent, for one, waits
+/// for every copy of its pipes to close.
+pub fn isolate(command: &mut Command, bond: Bond) {
+    // SAFETY: between fork and exec only async-signal-safe calls are made (setsid, prctl, umask, close_range), nothing
+    // is allocated, and no lock is taken.
+    unsafe {
+        command.pre_exec(move || {
+            setsid()?;
+            if bond == Bond::Mortal {
+                prctl::set_pdeathsig(Signal::SIGKILL)?;
+            }
+            umask(Mode::from_bits_truncate(0o022));
+            seal_descriptors();
+            Ok(())
+        });
+    }
+}
+
+/// Marks every descriptor above the standard streams close-on-exec. Kernels before 5.11 lack close_range(2)'s flag; there
+/// the descriptors are marked one by one up to the limit that a process usually has.
+fn seal_descriptors() {
+    // SAFETY: changes a flag of descriptors that the process about to be replaced owns; touches no memory.
+    let sealed = unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if sealed == 0 {
+        return;
+    }
+    for descriptor in 3..1024 {
+        // SAFETY: as above; a number that is not open fails with EBADF and nothing happens.
+        unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+}

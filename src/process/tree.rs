@@ -1,0 +1,79 @@
+//! Descendants: listing a process tree and ending all of it.
+
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use procfs::process::{Process as Proc, all_processes};
+
+use super::{Pid, Process};
+
+/// A process and all its descendants, parents first. Empty when it has gone.
+pub fn tree(root: Pid) -> Vec<Process> {
+    let mut found = Vec::new();
+    let mut open = vec![root];
+    while let Some(pid) = open.pop() {
+        found.extend(Process::with_pid(pid));
+        open.extend(children(pid));
+    }
+    found
+}
+
+/// The children of all its threads, youngest first. The kernel lists them in `/proc/PID/task/TID/children` (proc(5)).
+fn children(pid: Pid) -> Vec<Pid> {
+    let Ok(tasks) = Proc::new(pid.raw()).and_then(|process| process.tasks()) else { return Vec::new() };
+    let mut found: Vec<Pid> = tasks
+        .flatten()
+        .filter_map(|task| task.children().ok())
+        .flatten()
+        .map(|child| Pid::from_raw(child.cast_signed()))
+        .collect();
+    found.reverse();
+    found
+}
+
+/// Those of them that still live.
+pub fn living(processes: &[Process]) -> Vec<Process> {
+    processes.iter().copied().filter(|process| process.is_alive()).collect()
+}
+
+/// Kills a process and all its descendants. Whoever forks meanwhile is found in the next round; it ends when a round
+/// finds nobody, or after ten seconds, when what is left cannot be killed (a process stuck in the kernel).
+pub fn kill_tree(root: Pid) {
+    let mut known = tree(root);
+    for _ in 0..2000 {
+        known = living(&known);
+        if known.is_empty() {
+            return;
+        }
+        for process in &known {
+            known_signal(*process);
+        }
+        thread::sleep(Duration::from_millis(5));
+        let more: Vec<Process> = known.iter().flat_map(|process| tree(process.pid)).collect();
+        for process in more {
+            if !known.contains(&process) {
+                known.push(process);
+            }
+        }
+    }
+}
+
+fn known_signal(process: Process) {
+    // Another user's process in the tree (sudo in a start script) is not ours to kill.
+    let _ = process.signal(Signal::SIGKILL);
+}
+
+/// Processes of ours whose environment holds all of these `NAME=VALUE` pairs: what is left of an instance or a build
+/// whose parent was killed, wherever it has moved in the process tree since.
+pub fn with_environment(pairs: &[(&str, &str)]) -> Vec<Process> {
+    let Ok(all) = all_processes() else { return Vec::new() };
+    let matches = |process: &Proc| {
+        let environment = process.environ().unwrap_or_default();
+        pairs
+            .iter()
+            .all(|(name, value)| environment.get(name.as_ref() as &std::ffi::OsStr).is_some_and(|set| set == value))
+    };
+    let ours = all.flatten().filter(|process| process.pid != Pid::own().raw()).filter(matches);
+    ours.filter_map(|process| Process::with_pid(Pid::from_raw(process.pid))).collect()
+}

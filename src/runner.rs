@@ -1,0 +1,230 @@
+//! Starting, stopping and watching an instance. The `direct` runner: `start-instance` detaches [`supervise`], which keeps
+//! the instance running and holds its lock; all others learn from that lock whether and under which pid it runs.
+
+mod supervise;
+mod watch;
+
+pub use supervise::{Note, supervise};
+pub use watch::{State, healthy, soak, state};
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::sys::signal::Signal;
+
+use crate::app::{App, Instance, ReleaseId};
+use crate::deadline::Deadline;
+use crate::durable;
+use crate::health;
+use crate::lock;
+use crate::logfile;
+use crate::outcome::timed_out;
+use crate::process::{self, Bond, Owner, Pid, Process};
+use crate::source;
+
+/// How many of the last lines of an instance's output an error quotes.
+const QUOTED_LINES: usize = 5;
+/// How far back in an instance's log the beginning of its present life is looked for.
+const SEARCHED_LINES: usize = 200;
+/// How long one health check may take.
+pub const CHECK: Duration = Duration::from_secs(5);
+/// How often a stop looks whether it is done.
+const POLL: Duration = Duration::from_millis(10);
+/// What supervise may take beyond the app's own stop_timeout before it is killed itself.
+const SUPERVISE_SLACK: Duration = Duration::from_secs(5);
+
+/// The supervise of an instance and its note; None when the instance is not run.
+pub fn supervisor(app: &App, instance: &Instance) -> Result<Option<(Pid, Note)>> {
+    let holder = lock::holder(&app.instance_lock(instance))?;
+    Ok(holder.map(|holder| (holder.pid, Note::read(&holder.note))))
+}
+
+/// The process that listens on an instance's port.
+pub fn listener(app: &App, instance: &Instance) -> Result<Owner> {
+    let likely = supervisor(app, instance)?.map(|(pid, _)| pid);
+    process::owner(instance.port().number(), likely)
+}
+
+/// Starts an instance, unless it runs, and waits until it is healthy; returns how long that took. When it dies instead,
+/// or is not healthy in time, what was started here is stopped again and the error says what was seen last.
+pub fn start(app: &App, instance: &Instance, deadline: Deadline) -> Result<Duration> {
+    let began = Instant::now();
+    let cannot = || format!("cannot start {instance}");
+    let running = supervisor(app, instance)?;
+    let mut child = match running {
+        Some(_) => None,
+        None => Some(spawn(app, instance).with_context(cannot)?),
+    };
+    let patience = deadline.within(app.config.health.timeout);
+    let known_restarts = running.map_or(0, |(_, note)| note.restarts);
+    let healthy = await_healthy(app, instance, child.as_mut(), known_restarts, patience);
+    if healthy.is_err() && child.is_some() {
+        end(app, instance)?;
+    }
+    healthy.with_context(cannot)?;
+    Ok(began.elapsed())
+}
+
+/// Detaches a supervise for an instance whose port must be free.
+fn spawn(app: &App, instance: &Instance) -> Result<Child> {
+    let release = source::release_of(app, instance)?;
+    let release = release.ok_or_else(|| anyhow!("it has no release yet; update-instance {instance} makes one"))?;
+    app.environment(&release, Some(instance))?;
+    end_leftovers(instance);
+    match process::owner(instance.port().number(), None)? {
+        Owner::Nobody => {}
+        Owner::Process(holder) => bail!("port {} is held by {}", instance.port(), process::describe(holder.pid)),
+        Owner::Hidden => bail!("port {} is held by a process of another user", instance.port()),
+    }
+    let path = app.instance_log(instance);
+    let log = durable::open_log(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    let supervise = std::env::current_exe().context("cannot find supervise")?.with_file_name("supervise");
+    let mut command = Command::new(&supervise);
+    command.arg("--home").arg(app.home()).arg(instance.name()).env_clear().current_dir("/");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    process::isolate(&mut command, Bond::Free);
+    command.spawn().with_context(|| format!("cannot run {}", supervise.display()))
+}
+
+/// Waits until an instance is healthy, it dies, or the deadline passes. `child` is its supervise when started here.
+fn await_healthy(
+    app: &App,
+    instance: &Instance,
+    mut child: Option<&mut Child>,
+    known_restarts: u64,
+    deadline: Deadline,
+) -> Result<()> {
+    let expectation = app.config.health.expectation();
+    let began = Instant::now();
+    let mut holds_lock = child.is_none();
+    loop {
+        let ended = child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+        let supervisor = supervisor(app, instance)?;
+        match &supervisor {
+            Some((_, note)) if note.restarts > known_restarts => {
+                bail!("it died: {}", note.last_exit_and(&last_lines(app, instance)))
+            }
+            Some(_) => holds_lock = true,
+            None if ended.is_some() || holds_lock => bail!("its supervise ended: {}", last_lines(app, instance)),
+            None => {}
+        }
+        let checked = expectation.check(instance.port().number(), CHECK.min(deadline.left()));
+        match (checked, supervisor) {
+            (Ok(()), Some((pid, _))) => return is_listener_within(app, instance, pid),
+            (Err(seen), _) if deadline.passed() => {
+                let span = humantime::format_duration(Duration::from_millis(began.elapsed().as_millis() as u64));
+                return Err(timed_out(format!("not healthy within {span}: its health check said: {seen}")));
+            }
+            _ => {}
+        }
+        deadline.sleep(health::pause(began.elapsed()));
+    }
+}
+
+/// Makes sure that it was the instance which answered, and not somebody who took its port meanwhile.
+fn is_listener_within(app: &App, instance: &Instance, supervise: Pid) -> Result<()> {
+    match process::owner(instance.port().number(), Some(supervise))? {
+        Owner::Process(listener) if !process::tree(supervise).contains(&listener) => {
+            bail!("port {} is answered by {}, not by {}", instance.port(), process::describe(listener.pid), app.name())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The last lines of what an instance's app has printed since it was started last, or of what supervise said when it
+/// could not start it at all.
+fn last_lines(app: &App, instance: &Instance) -> String {
+    let lines = logfile::last_lines(&app.instance_log(instance), SEARCHED_LINES).unwrap_or_default();
+    let started = lines.iter().rposition(|line| line.starts_with(supervise::STARTED));
+    let said: Vec<&str> = match started {
+        Some(at) => {
+            lines[at + 1..].iter().map(String::as_str).filter(|line| !line.starts_with(supervise::PREFIX)).collect()
+        }
+        None => lines.last().map(String::as_str).into_iter().collect(),
+    };
+    said[said.len().saturating_sub(QUOTED_LINES)..].join(" | ")
+}
+
+/// Lets requests in flight finish, asks the instance to end, and kills what does not. True when it did run.
+pub fn stop(app: &App, instance: &Instance, deadline: Deadline) -> Result<bool> {
+    if supervisor(app, instance)?.is_none() {
+        end_leftovers(instance);
+        return match process::owner(instance.port().number(), None)? {
+            Owner::Process(holder) => {
+                bail!(
+                    "cannot stop {instance}: {} on port {} was not started by start-instance; stop it by hand",
+                    process::describe(holder.pid),
+                    instance.port()
+                )
+            }
+            _ => Ok(false),
+        };
+    }
+    drain(instance, deadline.within(app.config.deploy.drain_timeout))?;
+    end(app, instance)?;
+    Ok(true)
+}
+
+/// Waits until no connection to an instance is left, or the deadline has passed.
+fn drain(instance: &Instance, deadline: Deadline) -> Result<()> {
+    while process::connections(instance.port().number())? > 0 && deadline.sleep(POLL) {}
+    Ok(())
+}
+
+/// Ends an instance without waiting for its requests: supervise is asked, then killed with all its tree.
+fn end(app: &App, instance: &Instance) -> Result<()> {
+    let Some((pid, _)) = supervisor(app, instance)? else { return Ok(()) };
+    let Some(supervise) = Process::with_pid(pid) else { return Ok(()) };
+    supervise.signal(Signal::SIGTERM).with_context(|| format!("cannot stop {instance}"))?;
+    let patience = Deadline::after(app.config.run.stop_timeout + SUPERVISE_SLACK);
+    while supervise.is_alive() {
+        if !patience.sleep(POLL) {
+            process::kill_tree(supervise.pid);
+        }
+    }
+    end_leftovers(instance);
+    Ok(())
+}
+
+/// Kills what is left of an instance whose supervise was killed. What runs as this instance says so in its environment.
+fn end_leftovers(instance: &Instance) {
+    let port = instance.port().to_string();
+    let left = process::with_environment(&[("INSTANCE", instance.name()), ("PORT", &port)]);
+    left.into_iter().for_each(|one| process::kill_tree(one.pid));
+}
+
+/// Gives an instance a release; the instance is stopped first if it runs.
+pub fn update(app: &App, instance: &Instance, release: &ReleaseId, deadline: Deadline) -> Result<()> {
+    if source::release_of(app, instance)?.as_ref() == Some(release) {
+        return Ok(());
+    }
+    stop(app, instance, deadline)?;
+    source::assign(app, instance, release)
+}
+
+/// What an instance was before a change: the way back.
+#[derive(Debug)]
+pub struct Before {
+    release: Option<ReleaseId>,
+    ran: bool,
+}
+
+impl Before {
+    /// Remembers what an instance is now.
+    pub fn of(app: &App, instance: &Instance) -> Result<Before> {
+        Ok(Before { release: source::release_of(app, instance)?, ran: supervisor(app, instance)?.is_some() })
+    }
+
+    /// Gives the instance back the release it had, and runs it again if it ran.
+    pub fn restore(&self, app: &App, instance: &Instance) -> Result<()> {
+        let cannot = || format!("cannot put {instance} back");
+        end(app, instance).with_context(cannot)?;
+        let Some(release) = &self.release else { return source::unassign(app, instance).with_context(cannot) };
+        source::assign(app, instance, release).with_context(cannot)?;
+        if self.ran {
+            start(app, instance, Deadline::after(app.config.health.timeout)).with_context(cannot)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,281 @@
+//! Keeping one instance running in the foreground: start, restart with backoff, log, and on request end the whole tree.
+//!
+//! supervise is the subreaper of all that the app starts (prctl(2)), so nothing leaves its tree, and "all gone" is what
+//! waitpid(2) says when there is no child left.
+
+use std::fmt::Display;
+use std::io::{PipeReader, PipeWriter, Read};
+use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use serde::{Deserialize, Serialize};
+
+use crate::app::{App, Instance};
+use crate::command;
+use crate::lock::{self, Lock};
+use crate::logfile::Writer;
+use crate::outcome::{Exit, failure};
+use crate::process::{self, Bond, Pid};
+use crate::source;
+
+/// How supervise's own lines in an instance's log begin.
+pub const PREFIX: &str = "supervise: ";
+/// How the line begins after which the output of the app's present life stands.
+pub const STARTED: &str = "supervise: started ";
+/// The first pause before a restart; it doubles from crash to crash.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause before a restart.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// An app that lived this long has recovered: the next pause is the first one again.
+const RECOVERED: Duration = Duration::from_secs(30);
+/// How often a tree that is being killed is looked at, for processes that forked meanwhile.
+const KILL_ROUND: Duration = Duration::from_millis(10);
+
+/// What supervise tells the other tools, in its lock file: true while it holds the lock.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Note {
+    /// How often the app was restarted, or is about to be, since supervise was started.
+    pub restarts: u64,
+    /// How the app ended last; None: it has not.
+    pub last_exit: Option<String>,
+}
+
+impl Note {
+    /// Reads a note; one that cannot be read counts as empty, for supervise may just be about to write it.
+    pub fn read(text: &str) -> Note {
+        serde_json::from_str(text).unwrap_or_default()
+    }
+
+    /// The last exit in words, with what was said before it.
+    pub fn last_exit_and(&self, last_lines: &str) -> String {
+        let exit = self.last_exit.as_deref().unwrap_or("it was restarted");
+        if last_lines.is_empty() { exit.to_owned() } else { format!("{exit}: {last_lines}") }
+    }
+}
+
+/// Keeps an instance running until SIGTERM or SIGINT asks for its end.
+pub fn supervise(app: &App, instance: &Instance) -> Result<()> {
+    let path = app.instance_lock(instance);
+    let lock = Lock::take(&path)?.ok_or_else(|| {
+        let holder =
+            lock::holder(&path).ok().flatten().map_or_else(String::new, |holder| format!(" by pid {}", holder.pid));
+        failure(Exit::Busy, format!("cannot supervise {instance}: it is already supervised{holder}"))
+    })?;
+    lock.note(&serde_json::to_string(&Note::default())?)?;
+    prctl::set_child_subreaper(true).context("cannot become the reaper of the app's processes")?;
+    let mut keeper = Keeper::new(app, instance, lock)?;
+    keeper.say(format_args!("keeping {} {instance} on port {}", app.name(), instance.port()));
+    keeper.run()
+}
+
+/// Where the app is in its life.
+#[derive(Clone, Copy)]
+enum Phase {
+    /// It runs; `main` is the process that the command became.
+    Running { main: Pid, since: Instant },
+    /// Its main process has ended; what it left behind is being killed.
+    Clearing { lived: Duration },
+    /// It is gone, and started again at this moment.
+    Pausing { until: Instant },
+    /// It was asked to end; what is left at this moment is killed.
+    Stopping { kill_at: Instant },
+}
+
+struct Keeper<'a> {
+    app: &'a App,
+    instance: &'a Instance,
+    lock: Lock,
+    log: Writer,
+    output: PipeReader,
+    app_end: PipeWriter,
+    signals: SignalFd,
+    note: Note,
+    pause: Duration,
+}
+
+impl<'a> Keeper<'a> {
+    fn new(app: &'a App, instance: &'a Instance, lock: Lock) -> Result<Keeper<'a>> {
+        let log = Writer::open(&app.instance_log(instance))?;
+        let (output, app_end) = std::io::pipe().context("cannot make a pipe")?;
+        fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("cannot set up a pipe")?;
+        let handled = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD, Signal::SIGHUP]);
+        handled.thread_block().context("cannot block signals")?;
+        let signals = SignalFd::with_flags(&handled, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC);
+        let signals = signals.context("cannot receive signals")?;
+        Ok(Keeper { app, instance, lock, log, output, app_end, signals, note: Note::default(), pause: FIRST_PAUSE })
+    }
+
+    fn run(&mut self) -> Result<()> {
+        let mut phase = self.start()?;
+        loop {
+            self.wait(phase)?;
+            self.copy_output();
+            if self.is_asked_to_stop() && !matches!(phase, Phase::Stopping { .. }) {
+                self.signal_all(self.app.config.run.stop_signal);
+                phase = Phase::Stopping { kill_at: Instant::now() + self.app.config.run.stop_timeout };
+            }
+            let Some(next) = self.step(phase)? else {
+                self.copy_output();
+                self.say("stopped");
+                return Ok(());
+            };
+            phase = next;
+        }
+    }
+
+    /// Sleeps until something happens, or the phase has something to do.
+    fn wait(&self, phase: Phase) -> Result<()> {
+        let pause = match phase {
+            Phase::Running { .. } => None,
+            Phase::Clearing { .. } => Some(KILL_ROUND),
+            Phase::Pausing { until } => Some(until.saturating_duration_since(Instant::now())),
+            Phase::Stopping { kill_at } => Some(kill_at.saturating_duration_since(Instant::now()).max(KILL_ROUND)),
+        };
+        // Rounded up to the next millisecond: rounded down, the last one would be spent in a busy loop.
+        let timeout = pause.map_or(PollTimeout::NONE, |pause| {
+            PollTimeout::try_from(pause.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX)
+        });
+        let mut watched =
+            [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN), PollFd::new(self.output.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut watched, timeout) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(error) => Err(error).context("cannot wait for the app"),
+        }
+    }
+
+    /// Takes one step in the app's life. None: it was asked to end, and all of it is gone.
+    fn step(&mut self, phase: Phase) -> Result<Option<Phase>> {
+        let main = match phase {
+            Phase::Running { main, .. } => Some(main),
+            _ => None,
+        };
+        let reaped = reap(main)?;
+        Ok(match phase {
+            Phase::Running { since, .. } => Some(match reaped {
+                // A command that leaves its work to a child and ends well is a daemon: the child is the app now.
+                Reaped { main: Some(WaitStatus::Exited(_, 0)), all_gone: false } => phase,
+                Reaped { main: None, all_gone: false } => phase,
+                Reaped { main, .. } => {
+                    self.record_exit(main)?;
+                    self.signal_all(Signal::SIGKILL);
+                    Phase::Clearing { lived: since.elapsed() }
+                }
+            }),
+            Phase::Clearing { lived } if reaped.all_gone => {
+                self.pause = if lived >= RECOVERED { FIRST_PAUSE } else { self.pause };
+                self.say(format_args!("starting it again in {} ms", self.pause.as_millis()));
+                let until = Instant::now() + self.pause;
+                self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+                Some(Phase::Pausing { until })
+            }
+            Phase::Clearing { .. } => {
+                self.signal_all(Signal::SIGKILL);
+                Some(phase)
+            }
+            Phase::Pausing { until } if Instant::now() >= until => Some(self.start()?),
+            Phase::Pausing { .. } => Some(phase),
+            Phase::Stopping { .. } if reaped.all_gone => None,
+            Phase::Stopping { kill_at } => {
+                if Instant::now() >= kill_at {
+                    self.signal_all(Signal::SIGKILL);
+                }
+                Some(phase)
+            }
+        })
+    }
+
+    /// Starts the app in the release that the instance has now.
+    fn start(&mut self) -> Result<Phase> {
+        let instance = self.instance;
+        let release = source::release_of(self.app, instance)?
+            .ok_or_else(|| anyhow!("cannot run {instance}: it has no release"))?;
+        let mut command = Command::new(command::find("sh")?);
+        command.args(["-c", &self.app.config.run.command]);
+        command.env_clear().envs(self.app.environment(&release, Some(instance))?);
+        command.current_dir(self.app.release(&release)).stdin(Stdio::null());
+        command.stdout(self.app_end.try_clone()?).stderr(self.app_end.try_clone()?);
+        process::isolate(&mut command, Bond::Mortal);
+        let child = command.spawn().with_context(|| format!("cannot run {release}"))?;
+        let main = Pid::of(&child);
+        self.say(format_args!("{}{release} (pid {main})", &STARTED[PREFIX.len()..]));
+        Ok(Phase::Running { main, since: Instant::now() })
+    }
+
+    fn record_exit(&mut self, main: Option<WaitStatus>) -> Result<()> {
+        let exit = match main {
+            Some(WaitStatus::Exited(_, code)) => format!("exit status {code}"),
+            Some(WaitStatus::Signaled(_, signal, _)) => format!("killed by {signal}"),
+            _ => "all its processes ended".to_owned(),
+        };
+        self.copy_output();
+        self.say(&exit);
+        self.note.restarts += 1;
+        self.note.last_exit = Some(exit);
+        self.lock.note(&serde_json::to_string(&self.note)?)
+    }
+
+    /// Moves what the app has written into the log.
+    fn copy_output(&mut self) {
+        let mut chunk = [0; 64 * 1024];
+        // Bounded, so that an app which never stops writing cannot keep supervise from its other work.
+        for _ in 0..64 {
+            match self.output.read(&mut chunk) {
+                Ok(count @ 1..) => self.log.append(&chunk[..count]),
+                _ => return,
+            }
+        }
+    }
+
+    fn is_asked_to_stop(&self) -> bool {
+        let mut asked = false;
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            asked |= [libc::SIGTERM, libc::SIGINT].contains(&signal.ssi_signo.cast_signed());
+        }
+        asked
+    }
+
+    fn signal_all(&self, signal: Signal) {
+        for process in process::tree(Pid::own()).into_iter().skip(1) {
+            // One that has gone, or changed its user, is no reason not to signal the others.
+            let _ = process.signal(signal);
+        }
+    }
+
+    fn say(&mut self, text: impl Display) {
+        let line_end = if self.log.ends_line() { "" } else { "\n" };
+        self.log.append(format!("{line_end}{PREFIX}{text}\n").as_bytes());
+    }
+}
+
+/// What reaping found.
+struct Reaped {
+    /// How the main process ended; None: it has not, or there is none.
+    main: Option<WaitStatus>,
+    /// Whether no child is left.
+    all_gone: bool,
+}
+
+fn reap(main: Option<Pid>) -> Result<Reaped> {
+    let mut reaped = Reaped { main: None, all_gone: false };
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => return Ok(reaped),
+            Ok(status) if status.pid().map(|pid| Pid::from_raw(pid.as_raw())) == main => reaped.main = Some(status),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(Errno::ECHILD) => {
+                reaped.all_gone = true;
+                return Ok(reaped);
+            }
+            Err(error) => bail!("cannot wait for the app: {error}"),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Releases: what is wanted, making it from git or from a path, which instance has which, pruning.
+
+mod build;
+mod git;
+
+pub use build::make;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::app::{App, Instance, ReleaseId};
+use crate::deadline::Deadline;
+use crate::durable;
+use crate::outcome::usage;
+use crate::process;
+
+/// What a release is made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A commit of the source, by its full hash.
+    Commit(String),
+    /// A directory, a .tar.gz, or a single file.
+    Path(PathBuf),
+}
+
+impl Origin {
+    /// Whether this release was made from it. What a path held then cannot be told, so a path is always new.
+    pub fn is_of(&self, id: &ReleaseId) -> bool {
+        matches!(self, Origin::Commit(commit) if id.is_of(commit))
+    }
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Origin::Commit(commit) => f.write_str(&commit[..commit.len().min(12)]),
+            Origin::Path(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// What is wanted: `from` when given, else the commit that `reference` (or the configured one) names now.
+pub fn wanted(app: &App, reference: Option<&str>, from: Option<&Path>, deadline: Deadline) -> Result<Origin> {
+    if let Some(from) = from {
+        let real =
+            fs::canonicalize(from).map_err(|error| usage(format!("cannot use --from {}: {error}", from.display())))?;
+        return Ok(Origin::Path(real));
+    }
+    let reference = reference.unwrap_or(&app.config.source.reference);
+    git::commit(app, reference, deadline).map(Origin::Commit)
+}
+
+/// All whole releases, the newest first.
+pub fn releases(app: &App) -> Result<Vec<ReleaseId>> {
+    let directory = app.releases();
+    let entries = fs::read_dir(&directory).with_context(|| format!("cannot list {}", directory.display()))?;
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let mut ids: Vec<ReleaseId> = names.filter_map(|name| name.parse().ok()).collect();
+    ids.sort();
+    ids.reverse();
+    Ok(ids)
+}
+
+/// The release that an instance has; None when it has none yet.
+pub fn release_of(app: &App, instance: &Instance) -> Result<Option<ReleaseId>> {
+    let link = app.instance_link(instance);
+    let target = match fs::read_link(&link) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => read.with_context(|| format!("cannot read {}", link.display()))?,
+    };
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    name.parse().map(Some).with_context(|| format!("cannot tell the release of {instance}"))
+}
+
+/// The release that an instance has, if it was made from what is wanted.
+pub fn current(app: &App, instance: Option<&Instance>, wanted: &Origin) -> Result<Option<ReleaseId>> {
+    let release = instance.map(|instance| release_of(app, instance)).transpose()?.flatten();
+    Ok(release.filter(|release| wanted.is_of(release)))
+}
+
+/// Gives an instance, which must not run, a release. The change survives a power cut.
+pub fn assign(app: &App, instance: &Instance, id: &ReleaseId) -> Result<()> {
+    durable::link(&app.instance_link(instance), &Path::new("../releases").join(id.as_str()))
+}
+
+/// Takes an instance's release away again, as on the first day.
+pub fn unassign(app: &App, instance: &Instance) -> Result<()> {
+    let link = app.instance_link(instance);
+    durable::remove_if_there(&link).with_context(|| format!("cannot remove {}", link.display()))
+}
+
+/// Removes what is too old: all releases but the newest `keep_releases` and those that instances have, with their build
+/// logs. A release loses its name before its files, so that half of one never looks like a whole one.
+pub fn prune(app: &App) -> Result<()> {
+    let all = releases(app)?;
+    let mut kept: Vec<ReleaseId> = all.iter().take(app.config.deploy.keep_releases).cloned().collect();
+    for instance in &app.config.instances {
+        kept.extend(release_of(app, instance)?);
+    }
+    for id in all.iter().filter(|id| !kept.contains(id)) {
+        let (path, doomed) = (app.release(id), app.releases().join(format!(".removed-{id}")));
+        fs::rename(&path, &doomed)
+            .and_then(|()| fs::remove_dir_all(&doomed))
+            .with_context(|| format!("cannot remove {}", path.display()))?;
+        durable::remove_if_there(&app.build_log(id)).with_context(|| format!("cannot remove the build log of {id}"))?;
+    }
+    Ok(())
+}
+
+/// Removes what a killed tool left half made or half removed, and ends the build that may still run in it. Only to be
+/// called under the deploy lock.
+fn sweep(app: &App) -> Result<()> {
+    let directory = app.releases();
+    let entries = fs::read_dir(&directory).with_context(|| format!("cannot list {}", directory.display()))?;
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str().filter(|name| name.starts_with('.')) else { continue };
+        let id = name.trim_start_matches(build::BUILDING);
+        let builders = process::with_environment(&[("RELEASE", id)]);
+        builders.into_iter().for_each(|builder| process::kill_tree(builder.pid));
+        let path = entry.path();
+        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let removed = if is_directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    Ok(())
+}

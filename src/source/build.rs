@@ -1,0 +1,106 @@
+//! Making a release: files laid out under a temporary name, built, flushed, renamed when whole.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+
+use super::{Origin, git, releases, sweep};
+use crate::app::{App, ReleaseId};
+use crate::command::{self, Run};
+use crate::deadline::Deadline;
+use crate::durable;
+use crate::logfile;
+use crate::outcome::{Exit, exit_of, timed_out};
+use crate::process;
+
+/// How the temporary name of a release in the making begins.
+pub const BUILDING: &str = ".building-";
+/// How many of the last lines of a build's output an error quotes.
+const QUOTED_LINES: usize = 3;
+
+/// Makes a release, or finds the one already made from the same commit. Only to be called under the deploy lock.
+pub fn make(app: &App, origin: &Origin, deadline: Deadline) -> Result<ReleaseId> {
+    sweep(app)?;
+    let known = releases(app)?;
+    if let Some(made) = known.iter().find(|id| origin.is_of(id)) {
+        return Ok(made.clone());
+    }
+    let id = new_id(origin, &known);
+    let building = app.releases().join(format!("{BUILDING}{id}"));
+    fs::create_dir(&building).with_context(|| format!("cannot make {}", building.display()))?;
+    let made = lay_out(app, origin, &building, deadline)
+        .and_then(|()| build(app, &id, &building, deadline))
+        .and_then(|()| publish(app, &id, &building));
+    made.inspect_err(|_| {
+        let _ = fs::remove_dir_all(&building);
+    })?;
+    Ok(id)
+}
+
+/// An id that no release has: a second one made within the same second gets the next second's.
+fn new_id(origin: &Origin, known: &[ReleaseId]) -> ReleaseId {
+    let short = match origin {
+        Origin::Commit(commit) => commit,
+        Origin::Path(_) => "local",
+    };
+    let mut seconds = process::unix_now();
+    loop {
+        let id = ReleaseId::new(seconds, short);
+        if !known.contains(&id) {
+            return id;
+        }
+        seconds += 1;
+    }
+}
+
+fn lay_out(app: &App, origin: &Origin, directory: &Path, deadline: Deadline) -> Result<()> {
+    let path = match origin {
+        Origin::Commit(commit) => return git::check_out(app, commit, directory, deadline),
+        Origin::Path(path) => path,
+    };
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let into = directory.as_os_str();
+    let copied = if path.is_dir() {
+        let all = path.join(".");
+        Run::new(&command::find("cp")?, ["-a".as_ref(), "--".as_ref(), all.as_os_str(), into])
+    } else if name.ends_with(".tar.gz") || name.ends_with(".tgz") {
+        Run::new(&command::find("tar")?, ["-xzf".as_ref(), path.as_os_str(), "-C".as_ref(), into])
+    } else {
+        Run::new(&command::find("cp")?, ["-p".as_ref(), "--".as_ref(), path.as_os_str(), into])
+    };
+    let copied = copied.environment(app.plain_environment()).output(deadline);
+    copied.map(drop).with_context(|| format!("cannot lay out {}", path.display()))
+}
+
+fn build(app: &App, id: &ReleaseId, directory: &Path, deadline: Deadline) -> Result<()> {
+    let Some(command) = &app.config.build.command else { return Ok(()) };
+    let log = app.build_log(id);
+    let file = durable::open_log(&log).with_context(|| format!("cannot open {}", log.display()))?;
+    let ended = Run::new(&command::find("sh")?, ["-c", command])
+        .environment(app.environment(id, None)?)
+        .directory(directory)
+        .logged(file, deadline.within(app.config.build.timeout));
+    let reason = match &ended {
+        Ok(status) if status.success() => return Ok(()),
+        Ok(status) => command::describe(*status),
+        Err(error) => format!("{error:#}"),
+    };
+    let last = logfile::last_lines(&log, QUOTED_LINES).unwrap_or_default().join(" | ");
+    let message = format!("cannot build {id}: {command}: {reason}: {last} (all of it: {})", log.display());
+    match ended {
+        Err(error) if exit_of(&error) == Exit::TimedOut => Err(timed_out(message)),
+        _ => Err(anyhow!(message)),
+    }
+}
+
+/// Gives a built release its name, after everything in it has reached the disk: after a power cut there is a whole
+/// release under this name or none.
+fn publish(app: &App, id: &ReleaseId, building: &Path) -> Result<()> {
+    let path = app.release(id);
+    let flushed = File::open(building).and_then(|directory| Ok(nix::unistd::syncfs(directory)?));
+    flushed
+        .and_then(|()| fs::rename(building, &path))
+        .and_then(|()| durable::sync_directory_of(&path))
+        .with_context(|| format!("cannot keep {}", path.display()))
+}

@@ -1,0 +1,123 @@
+//! The bare mirror of the source: fetching it, finding the commit that a ref names, laying out its files.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+use regex::Regex;
+
+use crate::app::App;
+use crate::command::{self, Run};
+use crate::deadline::Deadline;
+
+/// The ref that stands for the tag with the highest version.
+const LATEST_TAG: &str = "latest-tag";
+
+/// Brings the mirror up to date and finds the commit that `reference` names: a branch, a tag, a commit, or `latest-tag`.
+pub fn commit(app: &App, reference: &str, deadline: Deadline) -> Result<String> {
+    let url = &app.config.source.git;
+    fetch(app, &["--prune", "--force", url, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"], deadline)
+        .with_context(|| format!("cannot fetch {}", without_password(url)))?;
+    let unknown = || anyhow!("cannot find ref {reference:?}: no branch, tag or commit of {}", without_password(url));
+    if reference == LATEST_TAG {
+        let tag = latest_tag(app, deadline)?;
+        return resolve(app, &format!("refs/tags/{tag}"), deadline);
+    }
+    for named in [format!("refs/heads/{reference}"), format!("refs/tags/{reference}")] {
+        if let Ok(commit) = resolve(app, &named, deadline) {
+            return Ok(commit);
+        }
+    }
+    let is_hash = (4..=64).contains(&reference.len()) && reference.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !is_hash {
+        return Err(unknown());
+    }
+    resolve(app, reference, deadline).or_else(|_| {
+        // A commit that no branch or tag leads to: servers give it out when it is asked for by its full hash.
+        fetch(app, &[url, reference], deadline).and_then(|()| resolve(app, reference, deadline)).map_err(|_| unknown())
+    })
+}
+
+/// Lays out the files of a commit in a directory.
+pub fn check_out(app: &App, commit: &str, directory: &Path, deadline: Deadline) -> Result<()> {
+    let index = directory.with_extension("index");
+    let work_tree = directory.as_os_str().to_owned();
+    let laid =
+        git(app, ["--work-tree".into(), work_tree, "read-tree".into(), "--reset".into(), "-u".into(), commit.into()])?
+            .environment([("GIT_INDEX_FILE", index.as_os_str())])
+            .output(deadline)
+            .with_context(|| format!("cannot check out {commit}"));
+    crate::durable::remove_if_there(&index)?;
+    laid.map(drop)
+}
+
+fn fetch(app: &App, arguments: &[&str], deadline: Deadline) -> Result<()> {
+    let mirror = app.mirror();
+    if !mirror.join("HEAD").exists() {
+        git(app, ["init", "--quiet", "--bare"])?.output(deadline).context("cannot make the mirror")?;
+    }
+    remove_stale_locks(&mirror)?;
+    // Housekeeping stays in the foreground: a child in the background would outlive the deploy.
+    let foreground = ["-c", "gc.autoDetach=false", "-c", "maintenance.autoDetach=false", "fetch", "--quiet"];
+    git(app, foreground.iter().chain(arguments))?.output(deadline).map(drop)
+}
+
+fn resolve(app: &App, named: &str, deadline: Deadline) -> Result<String> {
+    let commit = format!("{named}^{{commit}}");
+    let found = git(app, ["rev-parse", "--verify", "--quiet", "--end-of-options", &commit])?.output(deadline)?;
+    Ok(found.stdout.trim().to_owned())
+}
+
+/// The tag with the highest version; tags that are no versions do not count, and `v2-rc1` comes before `v2`.
+fn latest_tag(app: &App, deadline: Deadline) -> Result<String> {
+    let sorted = [
+        "-c",
+        "versionsort.suffix=-",
+        "for-each-ref",
+        "--sort=-version:refname",
+        "--format=%(refname:strip=2)",
+        "refs/tags",
+    ];
+    let listed = git(app, sorted)?.output(deadline).context("cannot list the tags")?.stdout;
+    let version = Regex::new(r"^v?\d+(\.\d+)*([-+.].*)?$").context("cannot compile the pattern of a version")?;
+    let latest = listed.lines().find(|tag| version.is_match(tag)).map(str::to_owned);
+    latest.ok_or_else(|| {
+        anyhow!("cannot find the latest tag: {} has no tag that is a version", without_password(&app.config.source.git))
+    })
+}
+
+/// git on the mirror, unable to ask anything: it has no terminal, and every question for a password is answered with
+/// nothing. Host keys and credentials come from the owner's own ~/.ssh and git configuration.
+fn git(app: &App, arguments: impl IntoIterator<Item = impl Into<std::ffi::OsString>>) -> Result<Run> {
+    let mirror = app.mirror();
+    let words =
+        [std::ffi::OsString::from("--git-dir"), mirror.into()].into_iter().chain(arguments.into_iter().map(Into::into));
+    let silent = [("GIT_TERMINAL_PROMPT", "0"), ("GIT_ASKPASS", "true"), ("SSH_ASKPASS_REQUIRE", "never")];
+    Ok(Run::new(&command::find("git")?, words)
+        .environment(app.plain_environment())
+        .environment(silent)
+        .directory(app.home()))
+}
+
+/// Removes the lock files that a killed git left. Nobody else works on the mirror: the caller holds the deploy lock, and
+/// git dies with the tool that ran it.
+fn remove_stale_locks(directory: &Path) -> Result<()> {
+    for entry in fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?.flatten() {
+        let path = entry.path();
+        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if is_directory && entry.file_name() != "objects" {
+            remove_stale_locks(&path)?;
+        } else if path.extension().is_some_and(|extension| extension == "lock") {
+            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// A URL as it may be shown: without what stands between `//` and `@`.
+fn without_password(url: &str) -> String {
+    match url.split_once("://").map(|(scheme, rest)| (scheme, rest.split_once('@'))) {
+        Some((scheme, Some((_, rest)))) => format!("{scheme}://{rest}"),
+        _ => url.to_owned(),
+    }
+}
