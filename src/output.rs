@@ -34,15 +34,22 @@ pub fn bytes(count: u64) -> String {
     }
 }
 
-/// A span of time as people read it: `1.3 ms`, `412 ms`, `3.2 s`, `5m 20s`, `2d 3h`.
+/// A span of time as people read it: `1.3 ms`, `412 ms`, `3.2 s`, `5m 20s`.
 pub fn span(span: Duration) -> String {
-    let seconds = span.as_secs();
     match span.as_millis() {
         0..10 => format!("{:.1} ms", span.as_secs_f64() * 1e3),
         10..1000 => format!("{} ms", span.as_millis()),
         1000..60_000 => format!("{:.1} s", span.as_secs_f64()),
-        _ if seconds < 3600 => format!("{}m {}s", seconds / 60, seconds % 60),
-        _ if seconds < 86_400 => format!("{}h {}m", seconds / 3600, seconds / 60 % 60),
+        _ => age(span.as_secs()),
+    }
+}
+
+/// Whole seconds as people read them: `42s`, `5m 20s`, `3h 5m`, `2d 3h`.
+pub fn age(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m {}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h {}m", seconds / 3600, seconds / 60 % 60),
         _ => format!("{}d {}h", seconds / 86_400, seconds / 3600 % 24),
     }
 }

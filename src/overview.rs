@@ -82,9 +82,7 @@ impl Overview {
         rows.push(self.row("proxy", |view| view.proxy.to_owned()));
         rows.push(self.row("health", |view| view.health.clone()));
         rows.push(self.row("pid", |view| or_dash(view.pid)));
-        rows.push(
-            self.row("uptime", |view| or_dash(view.uptime_seconds.map(|age| output::span(Duration::from_secs(age))))),
-        );
+        rows.push(self.row("uptime", |view| or_dash(view.uptime_seconds.map(output::age))));
         rows.push(self.row("memory", |view| or_dash(view.memory_bytes.map(output::bytes))));
         rows.push(self.row("restarts", View::restarts));
         let mut text = output::table(&rows);

@@ -6,7 +6,7 @@ mod spawn;
 mod tree;
 
 pub use socket::{Owner, connections, is_listening, owner};
-pub use spawn::{Bond, isolate};
+pub use spawn::{Bond, isolate, release_startup_code};
 pub use tree::{kill_tree, living, tree, with_environment};
 
 use std::fmt;

@@ -107,13 +107,14 @@ impl Nginx {
             }
         }
         let gone: Vec<PathBuf> = undo.iter().map(|(path, _)| path.clone()).collect();
-        if self.prefix.is_some() {
-            self.stop(app)?;
-        } else if let Err(refusal) = self.run(&["-t", "-q"]) {
-            put_back(undo)?;
-            return Err(refusal.context("cannot remove nginx's files: a server block still includes them"));
-        } else if self.is_running(app) {
-            self.run(&["-s", "reload"])?;
+        if self.prefix.is_none() {
+            if let Err(refusal) = self.run(&["-t", "-q"]) {
+                put_back(undo)?;
+                return Err(refusal.context("cannot remove nginx's files: a server block still includes them"));
+            }
+            if self.is_running(app) {
+                self.run(&["-s", "reload"])?;
+            }
         }
         if let Some(includes) = files.ours.first().and_then(|(path, _)| path.parent()) {
             // Whatever else lies there is not ours.

@@ -1,4 +1,4 @@
-//! What happens in a child between fork and exec: the only unsafe code of the library.
+//! What happens in a child between fork and exec, and to a process's own memory: the only unsafe code of the library.
 #![allow(unsafe_code)]
 
 use std::os::unix::process::CommandExt;
@@ -8,6 +8,7 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::setsid;
+use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
 /// Whether a child ends with its parent.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,5 +49,22 @@ fn seal_descriptors() {
     for descriptor in 3..1024 {
         // SAFETY: as above; a number that is not open fails with EBADF and nothing happens.
         unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+}
+
+/// Gives back the pages of this program's code that were needed to get started; those still needed come back from the
+/// page cache. For a program that stays: most of what it is made of reads arguments and configuration.
+pub fn release_startup_code() {
+    let Ok(maps) = procfs::process::Process::myself().and_then(|own| own.maps()) else { return };
+    let program = std::env::current_exe().unwrap_or_default();
+    let is_code = |map: &MemoryMap| {
+        matches!(&map.pathname, MMapPath::Path(path) if *path == program)
+            && map.perms == MMPermissions::READ | MMPermissions::EXECUTE | MMPermissions::PRIVATE
+    };
+    for map in maps.into_iter().filter(is_code) {
+        let length = (map.address.1 - map.address.0) as usize;
+        // SAFETY: the range is a private, never written mapping of this program's own file: a page dropped from it is
+        // read again from the file, unchanged, when it is needed.
+        unsafe { libc::madvise(map.address.0 as *mut libc::c_void, length, libc::MADV_DONTNEED) };
     }
 }

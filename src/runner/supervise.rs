@@ -207,6 +207,7 @@ impl<'a> Keeper<'a> {
         let child = command.spawn().with_context(|| format!("cannot run {release}"))?;
         let main = Pid::of(&child);
         self.say(format_args!("{}{release} (pid {main})", &STARTED[PREFIX.len()..]));
+        process::release_startup_code();
         Ok(Phase::Running { main, since: Instant::now() })
     }
 

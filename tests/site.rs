@@ -1,0 +1,322 @@
+//! A site to test on: a home laid out by `install` in a directory of its own, with an nginx of its own, ports of its own,
+//! and a git repository that its app is deployed from. Dropping it ends everything that it started.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// Where the tools and examples under test were built.
+pub fn built() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_install")).parent().unwrap()
+}
+
+/// The sample apps' sources.
+pub fn samples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apps")
+}
+
+/// Which sample app a site deploys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sample {
+    /// Node, started by npm, as in the project's seeds.
+    Node,
+    /// Python's standard library.
+    Python,
+    /// A static binary.
+    Static,
+}
+
+impl Sample {
+    /// The `[build]` and `[run]` sections.
+    fn sections(self) -> &'static str {
+        match self {
+            Sample::Node => {
+                "[build]\ncommand = \"npm ci\"\n[run]\ncommand = \"npm start -- --port=$PORT\"\nstop_timeout = \"5s\"\n"
+            }
+            Sample::Python => "[run]\ncommand = \"exec python3 server.py --port=$PORT\"\nstop_timeout = \"5s\"\n",
+            Sample::Static => "[run]\ncommand = \"exec ./app\"\nstop_timeout = \"5s\"\n",
+        }
+    }
+
+    fn copy_into(self, directory: &Path) {
+        let copy = |from: PathBuf, name: &str| {
+            fs::copy(&from, directory.join(name))
+                .unwrap_or_else(|error| panic!("cannot copy {}: {error}", from.display()));
+        };
+        match self {
+            Sample::Node => {
+                for name in ["package.json", "package-lock.json", "server.js"] {
+                    copy(samples().join("node").join(name), name);
+                }
+            }
+            Sample::Python => copy(samples().join("python/server.py"), "server.py"),
+            Sample::Static => copy(built().join("examples/static-app"), "app"),
+        }
+    }
+}
+
+/// Four ports that no other test uses, for as long as this lives: the fourth is held open as the claim.
+pub struct Ports {
+    pub first: u16,
+    pub second: u16,
+    pub status: u16,
+    pub listen: u16,
+    _claim: TcpListener,
+}
+
+impl Ports {
+    /// Claims the next free block of five below the kernel's own range.
+    pub fn claim() -> Ports {
+        static NEXT: Mutex<u16> = Mutex::new(0);
+        let mut next = NEXT.lock().unwrap();
+        loop {
+            // Different processes begin at different places.
+            let block = (std::process::id() as u16 % 97 * 11 + *next) % 1200;
+            *next += 1;
+            let base = 24_000 + block * 5;
+            let Ok(claim) = TcpListener::bind((Ipv4Addr::LOCALHOST, base + 4)) else { continue };
+            if (base..base + 4).all(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()) {
+                return Ports { first: base, second: base + 1, status: base + 2, listen: base + 3, _claim: claim };
+            }
+        }
+    }
+}
+
+/// What a tool did.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    fn of(output: &Output) -> Ran {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ran { code: output.status.code().unwrap_or(-1), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+    }
+
+    /// Asserts success; returns stdout.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert_eq!(self.code, 0, "{self:?}");
+        self.stdout
+    }
+
+    /// Asserts the three things a script can see.
+    #[track_caller]
+    pub fn is(&self, code: i32, stdout: &str, stderr: &str) {
+        assert_eq!((self.code, self.stdout.as_str(), self.stderr.as_str()), (code, stdout, stderr));
+    }
+
+    /// Asserts a failure: its code, nothing on stdout, and one line that holds all of `parts`.
+    #[track_caller]
+    pub fn fails(&self, code: i32, parts: &[&str]) {
+        assert_eq!(self.code, code, "{self:?}");
+        assert_eq!(self.stdout, "", "{self:?}");
+        let last = self.stderr.lines().last().unwrap_or_default();
+        for part in parts {
+            assert!(last.contains(part), "{part:?} is not in the last line of {self:?}");
+        }
+    }
+}
+
+/// A laid out site.
+pub struct Site {
+    pub directory: TempDir,
+    pub home: PathBuf,
+    pub ports: Ports,
+    pub sample: Sample,
+}
+
+impl Site {
+    /// A site whose nginx runs, with version `v1` of the sample committed and nothing deployed. `extra` is appended to
+    /// the configuration; its `[deploy]` has a short soak.
+    pub fn new(sample: Sample, extra: &str) -> Site {
+        let site = Site::unlaid(sample, extra);
+        site.install(&[]).ok();
+        site
+    }
+
+    /// The same, before install.
+    pub fn unlaid(sample: Sample, extra: &str) -> Site {
+        let directory = tempfile::Builder::new().prefix("cutover-test-").tempdir().unwrap();
+        let home = directory.path().join(".shop");
+        let site = Site { home, ports: Ports::claim(), sample, directory };
+        let source = site.source();
+        fs::create_dir(&source).unwrap();
+        site.git(&["init", "--quiet", "--initial-branch=main"]);
+        sample.copy_into(&source);
+        site.commit("v1", "");
+        site.write_config(extra);
+        site
+    }
+
+    /// The site's configuration file, as handed to install.
+    pub fn config(&self) -> PathBuf {
+        self.directory.path().join("shop.toml")
+    }
+
+    /// Writes the configuration. Sections that `extra` holds replace the default ones.
+    pub fn write_config(&self, extra: &str) {
+        let Ports { first, second, status, listen, .. } = &self.ports;
+        let mut text = format!("app = \"shop\"\n[instances]\nA = {first}\nB = {second}\n");
+        let mut section = |heading: &str, body: &str| {
+            if !extra.contains(heading) {
+                text += &format!("{heading}\n{body}\n");
+            }
+        };
+        section("[source]", &format!("git = {:?}", self.source()));
+        let sections = self.sample.sections();
+        let run = sections.find("[run]").unwrap();
+        if !sections[..run].is_empty() {
+            section("[build]", sections[..run].trim_start_matches("[build]\n"));
+        }
+        section("[run]", sections[run..].trim_start_matches("[run]\n"));
+        section("[nginx]", &format!("own = true\nlisten = [\"127.0.0.1:{listen}\"]\nstatus_port = {status}"));
+        section("[deploy]", "soak = \"100ms\"");
+        fs::write(self.config(), text + extra).unwrap();
+    }
+
+    /// Runs install as built, with these further arguments.
+    pub fn install(&self, arguments: &[&str]) -> Ran {
+        let mut command = self.command(&built().join("install"));
+        command.arg("--config").arg(self.config()).arg("--home").arg(&self.home).args(arguments);
+        Ran::of(&command.output().unwrap())
+    }
+
+    /// The git repository that the app is deployed from.
+    pub fn source(&self) -> PathBuf {
+        self.directory.path().join("source")
+    }
+
+    /// Commits a version of the app that behaves like this (`""`: well); returns the commit.
+    pub fn commit(&self, version: &str, behaviour: &str) -> String {
+        fs::write(self.source().join("VERSION"), format!("{version}\n")).unwrap();
+        fs::write(self.source().join("BEHAVIOUR"), format!("{behaviour}\n")).unwrap();
+        self.git(&["add", "--all"]);
+        self.git(&["commit", "--quiet", "--allow-empty", "--message", version]);
+        self.git(&["rev-parse", "HEAD"]).trim().to_owned()
+    }
+
+    /// Runs git in the source repository.
+    #[track_caller]
+    pub fn git(&self, arguments: &[&str]) -> String {
+        let identity = ["-c", "user.name=Tester", "-c", "user.email=tester@example.org"];
+        let mut command = self.command(Path::new("git"));
+        command.arg("-C").arg(self.source()).args(identity).args(arguments);
+        Ran::of(&command.output().unwrap()).ok()
+    }
+
+    /// A program with nothing of the tester's environment but PATH, and the site's directory as HOME.
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", self.directory.path());
+        command.stdin(Stdio::null()).current_dir(self.directory.path());
+        command
+    }
+
+    /// A tool of the home, about to run.
+    pub fn tool(&self, name: &str, arguments: &[&str]) -> Command {
+        let mut command = self.command(&self.home.join("bin").join(name));
+        command.args(arguments);
+        command
+    }
+
+    /// Runs a tool of the home.
+    pub fn run(&self, name: &str, arguments: &[&str]) -> Ran {
+        Ran::of(&self.tool(name, arguments).output().unwrap())
+    }
+
+    /// Runs a pipeline in a shell that has the tools in its PATH.
+    pub fn shell(&self, script: &str) -> Ran {
+        let mut path = self.home.join("bin").into_os_string();
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap());
+        Ran::of(&self.command(Path::new("/bin/sh")).args(["-c", script]).env("PATH", path).output().unwrap())
+    }
+
+    /// Where nginx listens for the app's users.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports.listen))
+    }
+
+    /// What nginx answers on this path: status and body.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        get(self.ports.listen, path)
+    }
+
+    /// The pid that a tool tells.
+    #[track_caller]
+    pub fn pid(&self, instance: &str) -> i32 {
+        self.run("pid", &[instance]).ok().trim().parse().unwrap()
+    }
+
+    /// All processes that belong to this site: their environment or arguments name its directory.
+    pub fn processes(&self) -> Vec<i32> {
+        let place = self.directory.path().to_str().unwrap().as_bytes().to_vec();
+        let mentions =
+            |file: PathBuf| fs::read(file).is_ok_and(|text| text.windows(place.len()).any(|part| part == place));
+        let is_zombie = |pid: i32| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit(") ").next().is_none_or(|rest| rest.starts_with('Z') || rest.is_empty())
+        };
+        let pids =
+            fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let own = std::process::id() as i32;
+        let belongs = |pid: &i32| {
+            let proc = PathBuf::from(format!("/proc/{pid}"));
+            let at_home = fs::read_link(proc.join("cwd")).is_ok_and(|cwd| cwd.starts_with(self.directory.path()));
+            *pid != own
+                && !is_zombie(*pid)
+                && (at_home || mentions(proc.join("cmdline")) || mentions(proc.join("environ")))
+        };
+        pids.filter(belongs).collect()
+    }
+}
+
+impl Drop for Site {
+    /// Ends nginx and both instances the way a user would, and kills what is left after that.
+    fn drop(&mut self) {
+        if self.home.join("bin/install").exists() {
+            let _ = self.install(&["--remove", "--force"]);
+        }
+        for pid in self.processes() {
+            let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+        }
+        let _ = Command::new("chmod").args(["-R", "u+rwX"]).arg(self.directory.path()).status();
+    }
+}
+
+/// One GET with curl: status and body; status 0 when there was no answer.
+pub fn get(port: u16, path: &str) -> (u16, String) {
+    let url = format!("http://127.0.0.1:{port}{path}");
+    let output = Command::new("curl")
+        .args(["--silent", "--max-time", "20", "--write-out", "\n%{http_code}", &url])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (body, status) = text.rsplit_once('\n').unwrap();
+    (status.parse().unwrap(), body.to_owned())
+}
+
+/// Polls until something holds; fails the test after ten seconds.
+#[track_caller]
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within ten seconds: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Gives a file this mode.
+pub fn chmod(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
