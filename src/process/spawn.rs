@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use nix::sys::prctl;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::setsid;
 use procfs::process::{MMPermissions, MMapPath, MemoryMap};
@@ -20,10 +20,10 @@ pub enum Bond {
 }
 
 /// Makes `command` start in a session of its own (no terminal to ask on, no signals meant for the caller), with the
-/// usual umask, and with none of the caller's descriptors but the three standard streams: SSM's agent, for one, waits
+/// usual umask, all signals as on the first day (nohup, for one, ignores some), and with none of the caller's descriptors but the three standard streams: SSM's agent, for one, waits
 /// for every copy of its pipes to close.
 pub fn isolate(command: &mut Command, bond: Bond) {
-    // SAFETY: between fork and exec only async-signal-safe calls are made (setsid, prctl, umask, close_range), nothing
+    // SAFETY: between fork and exec only async-signal-safe calls are made (setsid, prctl, umask, signal, sigprocmask, close_range), nothing
     // is allocated, and no lock is taken.
     unsafe {
         command.pre_exec(move || {
@@ -32,10 +32,21 @@ pub fn isolate(command: &mut Command, bond: Bond) {
                 prctl::set_pdeathsig(Signal::SIGKILL)?;
             }
             umask(Mode::from_bits_truncate(0o022));
+            reset_signals()?;
             seal_descriptors();
             Ok(())
         });
     }
+}
+
+/// Lets every signal do what it does by default, and blocks none.
+fn reset_signals() -> std::io::Result<()> {
+    for signal in Signal::iterator() {
+        // SAFETY: gives a signal its default action in a process that is about to be replaced. SIGKILL and SIGSTOP
+        // refuse, and have no other action.
+        unsafe { libc::signal(signal as i32, libc::SIG_DFL) };
+    }
+    Ok(SigSet::empty().thread_set_mask()?)
 }
 
 /// Marks every descriptor above the standard streams close-on-exec. Kernels before 5.11 lack close_range(2)'s flag; there
