@@ -5,7 +5,7 @@ pub mod config;
 mod environment;
 mod names;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -48,6 +48,8 @@ pub struct App {
     pub config: Config,
     /// The account that owns the home, and runs the app.
     pub owner: Account,
+    /// Who called, in words, for the record: the account, and behind sudo the person.
+    pub caller: String,
     home: PathBuf,
 }
 
@@ -56,15 +58,16 @@ impl App {
     pub fn open(home: &Home) -> Result<App> {
         let home = find_home(home)?;
         let owner = Account::owning(&home).map_err(|error| usage(format!("{error:#}: is --home right?")))?;
+        let caller = caller(&owner);
         owner.assume()?;
         umask(Mode::from_bits_truncate(0o027));
         let config = Config::read(&home.join("config.toml"))?;
-        Ok(App { config, owner, home })
+        Ok(App { config, owner, caller, home })
     }
 
     /// The app that `install` is about to lay out.
     pub fn planned(home: PathBuf, owner: Account, config: Config) -> App {
-        App { config, owner, home }
+        App { config, caller: caller(&owner), owner, home }
     }
 
     /// Takes the lock that everything takes which changes something. Whoever comes second ends with 75, or waits for as
@@ -215,17 +218,28 @@ impl App {
         variables.extend(environment::read(&self.env_file(), self.config.run.env_file.is_some())?);
         variables.insert("RELEASE".into(), release.as_str().into());
         if let Some(instance) = instance {
-            variables.insert("PORT".into(), instance.port().to_string().into());
-            variables.insert("HOST".into(), "127.0.0.1".into());
-            variables.insert("INSTANCE".into(), instance.name().into());
+            variables.extend(environment::of_instance(instance));
         }
         Ok(variables.into_iter().collect())
+    }
+
+    /// The part of [`App::environment`] by which a process is known to run as this instance.
+    pub fn instance_marks(&self, instance: &Instance) -> Vec<(OsString, OsString)> {
+        let mut marks = environment::of_instance(instance);
+        marks.extend(environment::base(&self.owner, &self.home).remove_entry(OsStr::new("HOME")));
+        marks
     }
 
     /// The environment for programs that are not the app's, such as git: no secrets.
     pub fn plain_environment(&self) -> Vec<(OsString, OsString)> {
         environment::base(&self.owner, &self.home).into_iter().collect()
     }
+}
+
+fn caller(owner: &Account) -> String {
+    let account = Account::current().name;
+    let person = std::env::var("SUDO_USER").ok().filter(|person| !person.is_empty()).unwrap_or(account);
+    if person == owner.name { person } else { format!("{person} as {}", owner.name) }
 }
 
 /// `--home`, else $CUTOVER_HOME, else the directory above the one this tool lies in.

@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+/// What a span too long for the clock is taken for: a century.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 /// A moment after which work is given up.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline(Instant);
@@ -9,12 +12,13 @@ pub struct Deadline(Instant);
 impl Deadline {
     /// The deadline that lies `span` from now.
     pub fn after(span: Duration) -> Deadline {
-        Deadline(Instant::now() + span)
+        let now = Instant::now();
+        Deadline(now.checked_add(span).unwrap_or(now + FOREVER))
     }
 
     /// The earlier of this deadline and one that lies `span` from now.
     pub fn within(self, span: Duration) -> Deadline {
-        Deadline(self.0.min(Instant::now() + span))
+        Deadline(self.0.min(Deadline::after(span).0))
     }
 
     /// What is left; zero once it has passed.

@@ -6,7 +6,6 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::account::Account;
 use crate::app::{App, Instance, ReleaseId};
 use crate::durable;
 use crate::outcome::{Exit, exit_of};
@@ -23,9 +22,9 @@ pub struct Change {
 }
 
 #[derive(Serialize)]
-struct Line {
+struct Line<'a> {
     at: String,
-    who: String,
+    who: &'a str,
     what: &'static str,
     from: Option<Side>,
     to: Option<Side>,
@@ -76,7 +75,7 @@ impl Change {
         self.seconds.insert("total".to_owned(), rounded(self.began.elapsed()));
         let line = Line {
             at: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-            who: who(),
+            who: &app.caller,
             what: self.tool,
             from: self.from,
             to: self.to,
@@ -96,13 +95,4 @@ impl Change {
 
 fn rounded(took: Duration) -> Value {
     ((took.as_secs_f64() * 1000.0).round() / 1000.0).into()
-}
-
-/// Who called: the account, and behind sudo the person.
-fn who() -> String {
-    let account = Account::current().name;
-    match std::env::var("SUDO_USER") {
-        Ok(person) if !person.is_empty() && person != account => format!("{person} as {account}"),
-        _ => account,
-    }
 }

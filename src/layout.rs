@@ -12,6 +12,7 @@ pub use remove::remove;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::stat::{Mode, umask};
 use nix::unistd::Uid;
 
 use crate::account::Account;
@@ -22,7 +23,7 @@ use crate::outcome::usage;
 use crate::process::{self, Owner};
 use crate::runner;
 
-use step::Step;
+use step::{CLOSED, Step};
 
 /// The tools that go into the home's bin/.
 pub const TOOLS: [&str; 16] = [
@@ -74,12 +75,12 @@ impl Layout {
         Ok(Layout { app, config_text, profile, nginx, files })
     }
 
-    /// All steps, in order. `tools` is the directory that the tools are copied from.
-    fn steps(&self, tools: &Path) -> Vec<Step> {
+    /// The places that everything else needs.
+    fn places(&self) -> Vec<Step> {
         let app = &self.app;
         let mut steps = vec![Step::home(app.home())];
         for directory in [app.releases(), app.instances(), app.hooks(), app.logs(), app.run()] {
-            steps.push(Step::directory(directory, 0o750));
+            steps.push(Step::directory(directory, CLOSED));
         }
         steps.push(Step::directory(app.bin(), 0o755));
         steps.push(Step::state(app.state(), is_system(app)));
@@ -90,9 +91,16 @@ impl Layout {
         }
         if app.config.nginx.own {
             let prefix = app.own_nginx();
-            steps.extend([prefix.join("logs"), prefix.join("temp")].map(|directory| Step::directory(directory, 0o750)));
+            steps
+                .extend([prefix.join("logs"), prefix.join("temp")].map(|directory| Step::directory(directory, CLOSED)));
         }
-        steps.push(Step::tools(tools.to_owned(), app.bin(), &TOOLS));
+        steps
+    }
+
+    /// What goes into them, once nginx has accepted its part. `tools` is the directory that the tools are copied from.
+    fn contents(&self, tools: &Path) -> Vec<Step> {
+        let app = &self.app;
+        let mut steps = vec![Step::tools(tools.to_owned(), app.bin(), &TOOLS)];
         steps.push(Step::file(app.config_file(), self.config_text.clone().into_bytes(), 0o640));
         if app.config.run.env_file.is_none() {
             steps.push(Step::secret(app.env_file()));
@@ -105,23 +113,30 @@ impl Layout {
 
     /// What a run would do, a line each; empty: nothing.
     pub fn pending(&self, tools: &Path) -> Result<String> {
-        let steps = self.steps(tools);
-        let steps = steps.iter().filter(|step| !step.is_done(&self.app.owner)).map(|step| format!("lay {step}\n"));
+        let pending = |steps: Vec<Step>| -> Vec<String> {
+            let open = steps.iter().filter(|step| !step.is_done(&self.app.owner));
+            open.map(|step| format!("lay {step}\n")).collect()
+        };
         let files = self.nginx.pending(&self.files)?.into_iter().map(|path| format!("lay {}\n", path.display()));
-        Ok(steps.chain(files).collect())
+        Ok(pending(self.places()).into_iter().chain(files).chain(pending(self.contents(tools))).collect())
     }
 
     /// Does what is not done yet, and says each thing; returns how much that was.
     pub fn lay(&self, tools: &Path, say: impl Fn(&str)) -> Result<usize> {
-        let owner = &self.app.owner;
-        let mut done = 0;
-        for step in self.steps(tools).iter().filter(|step| !step.is_done(owner)) {
-            step.act(owner)?;
-            say(&format!("laid {step}"));
-            done += 1;
-        }
+        umask(Mode::from_bits_truncate(0o022));
+        let mut done = self.act(self.places(), &say)?;
         for line in self.lay_nginx()? {
             say(&line);
+            done += 1;
+        }
+        Ok(done + self.act(self.contents(tools), &say)?)
+    }
+
+    fn act(&self, steps: Vec<Step>, say: impl Fn(&str)) -> Result<usize> {
+        let mut done = 0;
+        for step in steps.iter().filter(|step| !step.is_done(&self.app.owner)) {
+            step.act(&self.app.owner)?;
+            say(&format!("laid {step}"));
             done += 1;
         }
         Ok(done)
@@ -136,20 +151,10 @@ impl Layout {
     fn lay_nginx(&self) -> Result<Vec<String>> {
         let lay = || -> Result<Vec<String>> {
             let app = &self.app;
-            let laid = self.nginx.lay(&self.files)?;
+            let laid = self.nginx.lay(app, &self.files)?;
             let mut said: Vec<String> = laid.changed.iter().map(|path| format!("laid {}", path.display())).collect();
-            if let Some(path) = laid.left_alone {
-                said.push(format!("left {} alone: it was edited", path.display()));
-            }
-            if app.config.nginx.own && self.nginx.start(app)? {
-                self.nginx.await_configuration(app, &self.files)?;
-                said.push("started nginx".to_owned());
-            } else if !laid.changed.is_empty() || !self.nginx.uses(app, &self.files) {
-                said.push(match self.nginx.reload(app, &self.files)? {
-                    true => "reloaded nginx".to_owned(),
-                    false => "nginx does not run: start it, and it will use its new files".to_owned(),
-                });
-            }
+            said.extend(laid.left_alone.map(|path| format!("left {} alone: it was edited", path.display())));
+            said.extend(laid.effect.map(str::to_owned));
             Ok(said)
         };
         if is_system(&self.app) { lay() } else { self.app.owner.lend(lay) }

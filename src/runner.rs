@@ -20,6 +20,7 @@ use crate::health;
 use crate::lock;
 use crate::logfile;
 use crate::outcome::timed_out;
+use crate::output;
 use crate::process::{self, Bond, Owner, Pid, Process};
 use crate::source;
 
@@ -29,6 +30,8 @@ const QUOTED_LINES: usize = 5;
 const SEARCHED_LINES: usize = 200;
 /// How long one health check may take.
 pub const CHECK: Duration = Duration::from_secs(5);
+/// How long a health check may take when the time for all of them is nearly up.
+const SHORTEST_CHECK: Duration = Duration::from_millis(100);
 /// How often a stop looks whether it is done.
 const POLL: Duration = Duration::from_millis(10);
 /// What supervise may take beyond the app's own stop_timeout before it is killed itself.
@@ -71,7 +74,7 @@ fn spawn(app: &App, instance: &Instance) -> Result<Child> {
     let release = source::release_of(app, instance)?;
     let release = release.ok_or_else(|| anyhow!("it has no release yet; update-instance {instance} makes one"))?;
     app.environment(&release, Some(instance))?;
-    end_leftovers(instance);
+    end_leftovers(app, instance);
     match process::owner(instance.port().number(), None)? {
         Owner::Nobody => {}
         Owner::Process(holder) => bail!("port {} is held by {}", instance.port(), process::describe(holder.pid)),
@@ -98,6 +101,7 @@ fn await_healthy(
     let expectation = app.config.health.expectation();
     let began = Instant::now();
     let mut holds_lock = child.is_none();
+    let mut seen = "nothing yet".to_owned();
     loop {
         let ended = child.as_mut().and_then(|child| child.try_wait().ok().flatten());
         let supervisor = supervisor(app, instance)?;
@@ -109,14 +113,15 @@ fn await_healthy(
             None if ended.is_some() || holds_lock => bail!("its supervise ended: {}", last_lines(app, instance)),
             None => {}
         }
-        let checked = expectation.check(instance.port().number(), CHECK.min(deadline.left()));
+        if deadline.passed() {
+            let waited = output::span(began.elapsed());
+            return Err(timed_out(format!("not healthy within {waited}; its last health check: {seen}")));
+        }
+        let checked = expectation.check(instance.port().number(), CHECK.min(deadline.left().max(SHORTEST_CHECK)));
         match (checked, supervisor) {
             (Ok(()), Some((pid, _))) => return is_listener_within(app, instance, pid),
-            (Err(seen), _) if deadline.passed() => {
-                let span = humantime::format_duration(Duration::from_millis(began.elapsed().as_millis() as u64));
-                return Err(timed_out(format!("not healthy within {span}: its health check said: {seen}")));
-            }
-            _ => {}
+            (Ok(()), None) => {}
+            (Err(reason), _) => seen = reason,
         }
         deadline.sleep(health::pause(began.elapsed()));
     }
@@ -149,7 +154,7 @@ fn last_lines(app: &App, instance: &Instance) -> String {
 /// Lets requests in flight finish, asks the instance to end, and kills what does not. True when it did run.
 pub fn stop(app: &App, instance: &Instance, deadline: Deadline) -> Result<bool> {
     if supervisor(app, instance)?.is_none() {
-        end_leftovers(instance);
+        end_leftovers(app, instance);
         return match process::owner(instance.port().number(), None)? {
             Owner::Process(holder) => {
                 bail!(
@@ -183,14 +188,13 @@ fn end(app: &App, instance: &Instance) -> Result<()> {
             process::kill_tree(supervise.pid);
         }
     }
-    end_leftovers(instance);
+    end_leftovers(app, instance);
     Ok(())
 }
 
 /// Kills what is left of an instance whose supervise was killed. What runs as this instance says so in its environment.
-fn end_leftovers(instance: &Instance) {
-    let port = instance.port().to_string();
-    let left = process::with_environment(&[("INSTANCE", instance.name()), ("PORT", &port)]);
+fn end_leftovers(app: &App, instance: &Instance) {
+    let left = process::with_environment(&app.instance_marks(instance));
     left.into_iter().for_each(|one| process::kill_tree(one.pid));
 }
 

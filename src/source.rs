@@ -119,7 +119,7 @@ fn sweep(app: &App) -> Result<()> {
         let name = entry.file_name();
         let Some(name) = name.to_str().filter(|name| name.starts_with('.')) else { continue };
         let id = name.trim_start_matches(build::BUILDING);
-        let builders = process::with_environment(&[("RELEASE", id)]);
+        let builders = process::with_environment(&[("RELEASE".into(), id.into())]);
         builders.into_iter().for_each(|builder| process::kill_tree(builder.pid));
         let path = entry.path();
         let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());

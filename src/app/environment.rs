@@ -10,6 +10,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use super::names::Instance;
 use crate::account::Account;
 use crate::outcome::usage;
 
@@ -31,6 +32,15 @@ pub fn base(owner: &Account, app_home: &Path) -> Variables {
         ("TZ", time_zone.as_ref()),
     ];
     pairs.into_iter().map(|(name, value)| (name.into(), value.to_owned())).collect()
+}
+
+/// What tells an instance's processes which instance they are.
+pub fn of_instance(instance: &Instance) -> Vec<(OsString, OsString)> {
+    vec![
+        ("PORT".into(), instance.port().to_string().into()),
+        ("HOST".into(), "127.0.0.1".into()),
+        ("INSTANCE".into(), instance.name().into()),
+    ]
 }
 
 /// The machine's time zone by name (`Asia/Seoul`), from where /etc/localtime points; UTC when it does not say.

@@ -52,6 +52,7 @@ fn run(arguments: Arguments) -> Result<Exit> {
 
 fn deploy(app: &App, arguments: &Arguments, change: &mut Change) -> Result<Exit> {
     let deadline = Deadline::after(app.config.deploy.timeout);
+    stand_in(app)?;
     let (old, new) = (nginx::enabled(app)?, nginx::disabled(app)?);
     let wanted = source::wanted(app, arguments.reference.as_deref(), arguments.from.as_deref(), deadline)?;
     if let Some(release) = source::current(app, old, &wanted)?
@@ -89,6 +90,23 @@ fn deploy(app: &App, arguments: &Arguments, change: &mut Change) -> Result<Exit>
     }
     change.step("soak");
     finish(app, app.other(new))
+}
+
+/// When the enabled instance is down, its healthy standby answers in its place: it becomes the enabled one, so that the
+/// deploy goes to the instance that nobody needs.
+fn stand_in(app: &App) -> Result<()> {
+    let Some(enabled) = nginx::enabled(app)? else { return Ok(()) };
+    let standby = app.other(enabled);
+    if let Err(seen) = runner::healthy(app, enabled, runner::CHECK)
+        && runner::healthy(app, standby, runner::CHECK).is_ok()
+    {
+        outcome::say(
+            TOOL,
+            format_args!("{enabled} is enabled but not healthy ({seen}); its standby {standby} takes its place"),
+        );
+        nginx::switch(app, standby)?;
+    }
+    Ok(())
 }
 
 /// Puts an instance back where it was. The failure that led here is what the user must hear of; this one is only said.

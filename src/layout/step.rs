@@ -15,6 +15,9 @@ use crate::durable;
 /// The bits of a mode that are permissions.
 const PERMISSIONS: u32 = 0o7777;
 
+/// The mode of directories that are nobody's business but the owner's, and the owner's group's.
+pub const CLOSED: u32 = 0o750;
+
 /// One step.
 pub struct Step {
     path: PathBuf,
@@ -39,7 +42,7 @@ enum What {
 impl Step {
     /// The app's home.
     pub fn home(path: &Path) -> Step {
-        Step { path: path.to_owned(), what: What::GrantedDirectory { mode: 0o750 } }
+        Step { path: path.to_owned(), what: What::GrantedDirectory { mode: CLOSED } }
     }
 
     /// What nginx looks at; below /var/lib when `system`.
@@ -80,7 +83,10 @@ impl Step {
                 .is_ok_and(|meta| meta.mode() & PERMISSIONS == wanted && meta.uid() == owner.uid.as_raw())
         };
         match &self.what {
-            What::Directory { mode } | What::GrantedDirectory { mode } => self.path.is_dir() && has_mode(*mode),
+            // A directory that its owner closed further stays so.
+            What::Directory { mode } | What::GrantedDirectory { mode } => {
+                self.path.is_dir() && (has_mode(*mode) || *mode == CLOSED && has_mode(0o700))
+            }
             What::File { content, mode } => {
                 has_mode(*mode) && fs::read(&self.path).is_ok_and(|present| present == *content)
             }

@@ -35,6 +35,8 @@ pub struct Laid {
     pub changed: Vec<PathBuf>,
     /// The user's server block, edited and therefore left alone.
     pub left_alone: Option<PathBuf>,
+    /// What became of nginx itself; None: it used these files already.
+    pub effect: Option<&'static str>,
 }
 
 impl Nginx {
@@ -69,8 +71,8 @@ impl Nginx {
         Ok(differing(files)?.into_iter().filter(|one| !one.is_edited).map(|one| one.path.to_owned()).collect())
     }
 
-    /// Lays what differs, lets nginx test it, and puts everything back when nginx refuses it.
-    pub fn lay(&self, files: &Files) -> Result<Laid> {
+    /// Lays what differs, lets nginx test it, and makes it take effect. When nginx refuses it, everything is put back.
+    pub fn lay(&self, app: &App, files: &Files) -> Result<Laid> {
         let mut laid = Laid::default();
         let mut undo: Vec<(PathBuf, Option<String>)> = Vec::new();
         for Differing { path, text, present, is_edited } in differing(files)? {
@@ -84,14 +86,34 @@ impl Nginx {
             undo.push((path.to_owned(), present));
             laid.changed.push(path.to_owned());
         }
-        if laid.changed.is_empty() {
-            return Ok(laid);
-        }
-        if let Err(refusal) = self.run(&["-t", "-q"]) {
-            put_back(undo)?;
-            return Err(refusal.context("nginx refuses the new configuration, the old one is back"));
+        match self.take_up(app, files, !laid.changed.is_empty()) {
+            Ok(effect) => laid.effect = effect,
+            Err(refusal) => {
+                put_back(undo)?;
+                return Err(refusal.context("nginx refuses the new configuration, the old one is back"));
+            }
         }
         Ok(laid)
+    }
+
+    /// Makes nginx use its files: tested first, and confirmed by nginx afterwards, for `-s reload` returns before it takes
+    /// effect, and an nginx that refuses a file then only says so in its log. Returns what was done; None: nothing.
+    fn take_up(&self, app: &App, files: &Files, changed: bool) -> Result<Option<&'static str>> {
+        if changed {
+            self.run(&["-t", "-q"])?;
+        }
+        if self.is_running(app) {
+            if self.uses(app, files) {
+                return Ok(None);
+            }
+            self.run(&["-s", "reload"])?;
+        } else if self.prefix.is_some() {
+            self.run(&[])?;
+        } else {
+            return Ok(changed.then_some("nginx does not run: start it, and it will use its new files"));
+        }
+        self.await_configuration(app, files)?;
+        Ok(Some("nginx uses them"))
     }
 
     /// Removes our files, and the server block unless it was edited, and makes nginx forget them. When nginx then cannot
@@ -124,18 +146,8 @@ impl Nginx {
     }
 
     /// Whether the running nginx says that it uses this rendering.
-    pub fn uses(&self, app: &App, files: &Files) -> bool {
+    fn uses(&self, app: &App, files: &Files) -> bool {
         confirm::ask(app).is_ok_and(|answer| answer.configuration == files.digest)
-    }
-
-    /// Makes the running nginx take up its configuration, and waits until it says so. False: it does not run.
-    pub fn reload(&self, app: &App, files: &Files) -> Result<bool> {
-        if !self.is_running(app) {
-            return Ok(false);
-        }
-        self.run(&["-s", "reload"])?;
-        self.await_configuration(app, files)?;
-        Ok(true)
     }
 
     /// Starts an nginx of the user's own, unless it runs.
@@ -170,9 +182,8 @@ impl Nginx {
         }
     }
 
-    /// Waits until nginx runs this rendering: `-s reload` returns before it takes effect, and an nginx that refuses it
-    /// only says so in its log.
-    pub fn await_configuration(&self, app: &App, files: &Files) -> Result<()> {
+    /// Waits until nginx says that it uses this rendering.
+    fn await_configuration(&self, app: &App, files: &Files) -> Result<()> {
         let deadline = Deadline::after(PATIENCE);
         loop {
             let reason = match confirm::ask(app) {

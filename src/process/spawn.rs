@@ -7,7 +7,7 @@ use std::process::Command;
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::setsid;
+use nix::unistd::{getegid, geteuid, setresgid, setresuid, setsid};
 use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
 /// Whether a child ends with its parent.
@@ -23,7 +23,7 @@ pub enum Bond {
 /// usual umask, all signals as on the first day (nohup, for one, ignores some), and with none of the caller's descriptors but the three standard streams: SSM's agent, for one, waits
 /// for every copy of its pipes to close.
 pub fn isolate(command: &mut Command, bond: Bond) {
-    // SAFETY: between fork and exec only async-signal-safe calls are made (setsid, prctl, umask, signal, sigprocmask, close_range), nothing
+    // SAFETY: between fork and exec only async-signal-safe calls are made (setsid, prctl, setresgid, setresuid, umask, signal, sigprocmask, close_range), nothing
     // is allocated, and no lock is taken.
     unsafe {
         command.pre_exec(move || {
@@ -31,6 +31,9 @@ pub fn isolate(command: &mut Command, bond: Bond) {
             if bond == Bond::Mortal {
                 prctl::set_pdeathsig(Signal::SIGKILL)?;
             }
+            // What was lent (see account) is given for good: a child must not find the way back to root.
+            setresgid(getegid(), getegid(), getegid())?;
+            setresuid(geteuid(), geteuid(), geteuid())?;
             umask(Mode::from_bits_truncate(0o022));
             reset_signals()?;
             seal_descriptors();

@@ -1,5 +1,6 @@
 //! Descendants: listing a process tree and ending all of it.
 
+use std::ffi::OsString;
 use std::thread;
 use std::time::Duration;
 
@@ -66,13 +67,11 @@ fn known_signal(process: Process) {
 
 /// Processes of ours whose environment holds all of these `NAME=VALUE` pairs: what is left of an instance or a build
 /// whose parent was killed, wherever it has moved in the process tree since.
-pub fn with_environment(pairs: &[(&str, &str)]) -> Vec<Process> {
+pub fn with_environment(pairs: &[(OsString, OsString)]) -> Vec<Process> {
     let Ok(all) = all_processes() else { return Vec::new() };
     let matches = |process: &Proc| {
         let environment = process.environ().unwrap_or_default();
-        pairs
-            .iter()
-            .all(|(name, value)| environment.get(name.as_ref() as &std::ffi::OsStr).is_some_and(|set| set == value))
+        pairs.iter().all(|(name, value)| environment.get(name).is_some_and(|set| set == value))
     };
     let ours = all.flatten().filter(|process| process.pid != Pid::own().raw()).filter(matches);
     ours.filter_map(|process| Process::with_pid(Pid::from_raw(process.pid))).collect()

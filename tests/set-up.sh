@@ -1,0 +1,55 @@
+#!/bin/sh
+# Installs what the named programs come from, where they are missing: tests/set-up.sh nginx git curl node npm python3
+# With apt or dnf, through sudo when not root; elsewhere it says what is missing. Rust is never installed, only checked.
+set -eu
+
+fail() {
+    echo "set-up: $1" >&2
+    exit 2
+}
+
+# System directories that an ordinary user's PATH lacks.
+PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+
+if ! command -v cargo >/dev/null 2>&1; then
+    fail "cannot find cargo: install Rust 1.88 or later (rustup installs it), then run this again"
+fi
+minor=$(rustc --version | cut -d. -f2)
+[ "$minor" -ge 88 ] || fail "$(rustc --version) is too old: install Rust 1.88 or later (rustup update), then run this again"
+
+package_of() {
+    case $1 in
+        cc) echo gcc ;;
+        node) echo nodejs ;;
+        *) echo "$1" ;;
+    esac
+}
+
+missing=
+for program in cc "$@"; do
+    # In the PATH that apps get, which is not the caller's.
+    (PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin && command -v "$program" >/dev/null 2>&1) || missing="$missing $(package_of "$program")"
+done
+# Static linking needs the C library's archive.
+archive=$(cc -print-file-name=libc.a 2>/dev/null || echo libc.a)
+[ -f "$archive" ] || missing="$missing $(command -v dnf >/dev/null 2>&1 && echo glibc-static || echo libc6-dev)"
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" = 0 ]; then
+    as_root=
+elif command -v sudo >/dev/null 2>&1; then
+    as_root=sudo
+else
+    fail "cannot find$missing: install them as root, then run this again"
+fi
+echo "set-up: installing$missing" >&2
+if command -v apt-get >/dev/null 2>&1; then
+    $as_root apt-get update -qq
+    # shellcheck disable=SC2086 # a list of packages
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+elif command -v dnf >/dev/null 2>&1; then
+    # shellcheck disable=SC2086 # a list of packages
+    $as_root dnf install -y -q $missing >/dev/null
+else
+    fail "cannot find$missing, nor apt-get or dnf to install them: install them, then run this again"
+fi
