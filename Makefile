@@ -47,6 +47,6 @@ help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 set-up:
-	@tests/set-up.sh nginx git curl node npm python3
+	@tests/set-up.sh nginx git curl node npm python3 ip
 
 .PHONY: all demo test check bench install uninstall clean help set-up

@@ -9,7 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use nix::sys::stat::{Mode, umask};
 
@@ -250,9 +250,14 @@ fn find_home(home: &Home) -> Result<PathBuf> {
         return fs::canonicalize(&given)
             .map_err(|error| usage(format!("cannot open home {}: {error}", given.display())));
     }
-    let own_place = std::env::current_exe().context("cannot find this tool's own place")?;
-    let above = own_place.parent().and_then(Path::parent).map(Path::to_owned);
-    above.filter(|home| home.join("config.toml").exists()).ok_or_else(|| {
+    surrounding_home().ok_or_else(|| {
         usage("cannot find the app's home: this tool does not lie in one; say --home DIR or set CUTOVER_HOME")
     })
+}
+
+/// The home whose bin/ this tool lies in; None when it lies elsewhere.
+pub fn surrounding_home() -> Option<PathBuf> {
+    let own_place = std::env::current_exe().ok()?;
+    let above = own_place.parent()?.parent()?;
+    above.join("config.toml").exists().then(|| above.to_owned())
 }

@@ -16,11 +16,12 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::Uid;
 
 use crate::account::Account;
-use crate::app::{App, Config};
+use crate::app::{self, App, Config};
 use crate::command;
 use crate::nginx::{self, Files, Nginx};
 use crate::outcome::usage;
 use crate::process::{self, Owner};
+use crate::questions;
 use crate::runner;
 
 use step::{CLOSED, Step};
@@ -45,11 +46,39 @@ pub const TOOLS: [&str; 16] = [
     "update-instance",
 ];
 
-/// What is to be laid out, and where.
+/// What is meant to be laid out or taken away.
+pub struct Plan {
+    /// The app.
+    pub app: App,
+    /// Its configuration, as it will lie in its home.
+    config_text: String,
+    /// The owner's ~/.profile; None: the owner has no known home directory.
+    profile: Option<PathBuf>,
+}
+
+impl Plan {
+    /// What these arguments mean. With neither a configuration nor a home named, it is the home that the calling tool
+    /// lies in; without a user, it is who owns that home, or who called.
+    pub fn of(config: Option<&Path>, home: Option<&Path>, user: Option<&str>) -> Result<Plan> {
+        let named = home.map(|home| std::path::absolute(home).context("cannot find --home")).transpose()?;
+        let given = named.or_else(|| config.is_none().then(app::surrounding_home).flatten());
+        let owner = owner(user, given.as_deref())?;
+        let home_directory = home_directory(&owner);
+        let config_text = questions::configuration(config, given.as_deref())?;
+        let source = config.map_or_else(|| "the configuration".into(), |file| file.display().to_string());
+        let config = Config::parse(&config_text).map_err(|mistake| usage(format!("cannot use {source}: {mistake}")))?;
+        let default = || home_directory.as_ref().map(|directory| directory.join(format!(".{}", config.app)));
+        let home = given.or_else(default);
+        let home = home.ok_or_else(|| usage(format!("cannot tell where {} lives; say --home DIR", owner.name)))?;
+        let profile = home_directory.map(|directory| directory.join(".profile"));
+        Ok(Plan { app: App::planned(home, owner, config), config_text, profile })
+    }
+}
+
+/// A plan that was checked.
 pub struct Layout {
     app: App,
     config_text: String,
-    /// Where the owner's ~/.profile lies; None: nowhere known.
     profile: Option<PathBuf>,
     nginx: Nginx,
     files: Files,
@@ -57,7 +86,7 @@ pub struct Layout {
 
 impl Layout {
     /// Checks, before anything is changed, what must be there: nginx, the programs that deploys need, free ports.
-    pub fn check(app: App, config_text: String, profile: Option<PathBuf>) -> Result<Layout> {
+    pub fn check(Plan { app, config_text, profile }: Plan) -> Result<Layout> {
         let config = &app.config;
         if !is_system(&app) && !config.nginx.own {
             let writable = nix::unistd::access(&config.nginx.conf_dir, nix::unistd::AccessFlags::W_OK).is_ok();
@@ -199,21 +228,26 @@ pub fn check_change(app: &App, force: bool) -> Result<()> {
     Ok(())
 }
 
-/// The account that is to own the app: `user`, else who called, also through sudo.
-pub fn owner(user: Option<&str>) -> Result<Account> {
+/// The account that is to own the app: `user`, else the owner of a home that is there already, else who called, also
+/// through sudo.
+fn owner(user: Option<&str>, home: Option<&Path>) -> Result<Account> {
     let caller = Account::current();
     let behind_sudo = std::env::var("SUDO_USER").ok().filter(|_| caller.uid.is_root());
-    let Some(name) = user.map(str::to_owned).or(behind_sudo) else { return Ok(caller) };
-    let account =
-        Account::named(&name).ok_or_else(|| usage(format!("cannot find user {name:?}; useradd makes one")))?;
+    let account = match (user.map(str::to_owned), home.filter(|home| home.is_dir()), behind_sudo) {
+        (None, Some(home), _) => Account::owning(home)?,
+        (Some(name), ..) | (None, None, Some(name)) => {
+            Account::named(&name).ok_or_else(|| usage(format!("cannot find user {name:?}; useradd makes one")))?
+        }
+        (None, None, None) => return Ok(caller),
+    };
     match account.uid == caller.uid || caller.uid.is_root() {
         true => Ok(account),
-        false => Err(usage(format!("cannot install for {name} as {}; run install with sudo", caller.name))),
+        false => Err(usage(format!("cannot install for {} as {}; run install with sudo", account.name, caller.name))),
     }
 }
 
 /// Where that account lives: for the caller itself $HOME, for another what /etc/passwd says.
-pub fn home_directory(owner: &Account) -> Option<PathBuf> {
+fn home_directory(owner: &Account) -> Option<PathBuf> {
     let own = std::env::var_os("HOME").filter(|home| !home.is_empty() && owner.uid == Uid::effective());
     own.map(PathBuf::from).or_else(|| owner.home.clone())
 }

@@ -9,8 +9,8 @@
 //! | 1 | mechanisms that know nothing of the app: [`command`], [`process`], [`lock`], [`health`], [`logfile`], [`output`], [`durable`] |
 //! | 2 | [`app`]: the home, the configuration, all names and paths |
 //! | 3 | [`nginx`]: which instance gets the traffic; [`source`]: which release an instance has |
-//! | 4 | [`runner`]: running an instance; [`history`] |
-//! | 5 | [`overview`]: everything at one glance; [`layout`], [`questions`]: laying everything out |
+//! | 4 | [`runner`]: running an instance; [`history`]; [`questions`] |
+//! | 5 | [`overview`]: everything at one glance; [`layout`]: laying everything out |
 //! | 6 | the tools: arguments, order of steps, printing |
 //!
 //! The library returns and the tools speak: nothing here prints to standard output, exits, or changes the directory.

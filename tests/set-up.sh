@@ -21,6 +21,7 @@ package_of() {
     case $1 in
         cc) echo gcc ;;
         node) echo nodejs ;;
+        ip) command -v dnf >/dev/null 2>&1 && echo iproute || echo iproute2 ;;
         *) echo "$1" ;;
     esac
 }

@@ -5,10 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use cutover::app::{App, Config};
-use cutover::layout::{self, Layout};
-use cutover::outcome::{self, Exit, usage};
-use cutover::questions;
+use cutover::layout::{self, Layout, Plan};
+use cutover::outcome::{self, Exit};
 
 const TOOL: &str = env!("CARGO_BIN_NAME");
 
@@ -44,38 +42,25 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<Exit> {
-    let owner = layout::owner(arguments.user.as_deref())?;
-    let home_directory = layout::home_directory(&owner);
-    let text = questions::configuration(arguments.config.as_deref(), arguments.home.as_deref())?;
-    let source =
-        arguments.config.as_deref().map_or_else(|| "the configuration".into(), |file| file.display().to_string());
-    let config = Config::parse(&text).map_err(|mistake| usage(format!("cannot use {source}: {mistake}")))?;
-    let home = match (arguments.home, &home_directory) {
-        (Some(home), _) => std::path::absolute(home).context("cannot find --home")?,
-        (None, Some(directory)) => directory.join(format!(".{}", config.app)),
-        (None, None) => return Err(usage(format!("cannot tell where {} lives; say --home DIR", owner.name))),
-    };
-    let profile = home_directory.map(|directory| directory.join(".profile"));
-    let app = App::planned(home, owner, config);
+    let plan = Plan::of(arguments.config.as_deref(), arguments.home.as_deref(), arguments.user.as_deref())?;
     if arguments.remove {
-        outcome::allow(arguments.force, &format!("cannot remove {}: it would be stopped", app.name()))?;
-        layout::remove(&app, profile.as_deref(), arguments.purge)?.iter().for_each(|done| outcome::say(TOOL, done));
+        outcome::allow(arguments.force, &format!("cannot remove {}: it would be stopped", plan.app.name()))?;
+        layout::remove(&plan, arguments.purge)?.iter().for_each(|done| outcome::say(TOOL, done));
         return Ok(Exit::Done);
     }
-    layout::check_change(&app, arguments.force)?;
-    let layout = Layout::check(app, text, profile)?;
+    layout::check_change(&plan.app, arguments.force)?;
+    let layout = Layout::check(plan)?;
     let tools = std::env::current_exe().context("cannot find the tools")?.with_file_name("");
     if arguments.dry_run {
         outcome::print(&layout.pending(&tools)?)?;
         return Ok(Exit::Done);
     }
-    let done = layout.lay(&tools, |done| outcome::say(TOOL, done))?;
-    outcome::say(
-        TOOL,
-        match done {
-            0 => format!("nothing to do: {} is laid out in {}", layout.app().name(), layout.app().home().display()),
-            _ => format!("{} is laid out; next: {}", layout.app().name(), layout.app().bin().join("deploy").display()),
-        },
-    );
+    let app = layout.app();
+    match layout.lay(&tools, |done| outcome::say(TOOL, done))? {
+        0 => outcome::say(TOOL, format_args!("nothing to do: {} is laid out in {}", app.name(), app.home().display())),
+        _ => {
+            outcome::say(TOOL, format_args!("{} is laid out; next: {}", app.name(), app.bin().join("deploy").display()))
+        }
+    }
     Ok(Exit::Done)
 }

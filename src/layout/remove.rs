@@ -6,15 +6,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::{TOOLS, is_system, profile};
-use crate::app::App;
+use super::{Plan, TOOLS, is_system, profile};
 use crate::deadline::Deadline;
 use crate::nginx::{self, Nginx};
 use crate::runner;
 
 /// Stops the app and takes away nginx's files, the state, the tools and the PATH line. Releases, secrets, hooks, logs and
 /// the configuration stay, unless `purge`. Says what it did.
-pub fn remove(app: &App, profile_file: Option<&Path>, purge: bool) -> Result<Vec<String>> {
+pub fn remove(Plan { app, profile: profile_file, .. }: &Plan, purge: bool) -> Result<Vec<String>> {
     let mut said = Vec::new();
     for instance in &app.config.instances {
         if app.owner.lend(|| runner::stop(app, instance, Deadline::after(app.config.deploy.timeout)))? {

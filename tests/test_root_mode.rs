@@ -1,0 +1,202 @@
+//! Installing as root into the system's nginx, on a server of its own: namespaces in which /etc/nginx, /var/lib/cutover,
+//! /home, /run, the accounts and the network are private. Needs root, as the installation itself does.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::site::{Ran, built, samples};
+
+/// What makes the namespaces a fresh server: nginx with its packaged configuration but no default site, a user
+/// `potados` with a closed home, and a git repository of the app.
+const SET_UP: &str = r#"
+set -eu
+mkdir -p nginx accounts tools
+cp -a /etc/nginx/. nginx/ && rm -f nginx/sites-enabled/default && mount --bind nginx /etc/nginx
+cp -a /etc/passwd /etc/group accounts/
+echo 'potados:x:15000:15000::/home/potados:/bin/sh' >>accounts/passwd
+echo 'potados:x:15000:' >>accounts/group
+mount --bind accounts/passwd /etc/passwd && mount --bind accounts/group /etc/group
+mkdir -p /var/lib/cutover
+for place in /run /home /var/lib/cutover; do mount -t tmpfs -o mode=755 none $place; done
+ip link set lo up
+mkdir -m 700 /home/potados && mkdir /home/source
+echo v1 >/home/source/VERSION && cp "$SAMPLES/python/server.py" /home/source/
+chown -R 15000:15000 /home/potados /home/source
+git() { runuser -u potados -- git -C /home/source -c user.name=p -c user.email=p@example.org "$@"; }
+git init --quiet --initial-branch=main && git add --all && git commit --quiet --message v1
+nginx
+echo ready
+exec cat
+"#;
+
+const CONFIG: &str = r#"
+app = "cafeteria"
+[source]
+git = "/home/source"
+[run]
+command = "exec python3 server.py --port=$PORT"
+[deploy]
+soak = "100ms"
+"#;
+
+/// The server; dropping it ends all its processes, for they live in a process namespace of its own.
+struct Server {
+    directory: TempDir,
+    init: Child,
+    leader: String,
+}
+
+impl Server {
+    fn boot() -> Option<Server> {
+        if !nix::unistd::Uid::effective().is_root() {
+            eprintln!("NOT TESTED: installing as root, for this is not root");
+            return None;
+        }
+        let directory = tempfile::Builder::new().prefix("cutover-server-").tempdir().unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(directory.path().join("cafeteria.toml"), CONFIG).unwrap();
+        let namespaces = ["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", SET_UP];
+        let mut init = Command::new("unshare")
+            .args(namespaces)
+            .env("SAMPLES", samples())
+            .current_dir(directory.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(init.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n", "the server did not come up");
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", init.id())).unwrap();
+        Some(Server { directory, init, leader: children.trim().to_owned() })
+    }
+
+    /// Runs a shell line inside, as root, from the environment that SSM gives.
+    fn run(&self, line: &str) -> Ran {
+        let enter = ["--target", &self.leader, "--mount", "--net", "--pid", "--", "sh", "-c", line];
+        let mut command = Command::new("nsenter");
+        command.args(enter).env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        Ran::of(&command.env("TOOLS", built()).env("CONFIG", self.config()).stdin(Stdio::null()).output().unwrap())
+    }
+
+    fn config(&self) -> PathBuf {
+        self.directory.path().join("cafeteria.toml")
+    }
+
+    fn install(&self, arguments: &str) -> Ran {
+        self.run(&format!("$TOOLS/install --config $CONFIG --user potados {arguments}"))
+    }
+
+    /// A path inside, as seen from outside.
+    fn path(&self, inside: &str) -> PathBuf {
+        Path::new("/proc").join(&self.leader).join("root").join(inside.trim_start_matches('/'))
+    }
+
+    fn served(&self) -> String {
+        self.run("curl --silent --max-time 5 http://127.0.0.1/").ok()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.init.kill();
+        let _ = self.init.wait();
+    }
+}
+
+const BIN: &str = "/home/potados/.cafeteria/bin";
+
+#[test]
+fn root_installs_once_and_then_nothing_needs_root() {
+    let Some(server) = Server::boot() else { return };
+    server.install("").ok();
+    let again = server.install("");
+    assert!(again.stderr.contains("nothing to do"), "{again:?}");
+
+    // By the app's user, as SSM runs it, and by root without runuser: the same.
+    server.run(&format!("runuser -l potados -c {BIN}/deploy")).ok();
+    assert_eq!(server.served(), "v1\n");
+    server.run("cd /home/source && echo v2 >VERSION && runuser -u potados -- git -c user.name=p -c user.email=p@example.org commit --quiet --all --message v2").ok();
+    let deployed = server.run(&format!("cd /usr/bin && {BIN}/deploy"));
+    assert!(deployed.stdout.is_empty() && deployed.stderr.len() < 2000, "{deployed:?}");
+    deployed.ok();
+    assert_eq!(server.served(), "v2\n");
+    server.run(&format!("runuser -l potados -c {BIN}/rollback")).ok();
+    assert_eq!(server.served(), "v1\n");
+
+    // Nothing in the home is root's, nothing of the app runs as root, and nginx's files are root's.
+    server.run("find /home/potados -not -user potados").is(0, "", "");
+    server.run("ps -eo user:20,args | grep -E 'supervise|server.py' | grep -v -e grep -e ^potados").is(1, "", "");
+    let laid = [
+        "/etc/nginx/conf.d/cafeteria.conf",
+        "/etc/nginx/conf.d/cafeteria-server.conf",
+        "/etc/nginx/conf.d/cafeteria.d/proxy.conf",
+    ];
+    for file in laid {
+        let meta = fs::metadata(server.path(file)).unwrap();
+        assert_eq!((meta.uid(), meta.mode() & 0o777), (0, 0o644), "{file}");
+    }
+    server.run("stat --format %U:%a /var/lib/cutover/cafeteria /home/potados/.cafeteria").is(
+        0,
+        "potados:755\npotados:750\n",
+        "",
+    );
+
+    server.install("--remove --force").ok();
+    server.run("ls -A /etc/nginx/conf.d /var/lib/cutover").is(0, "/etc/nginx/conf.d:\n\n/var/lib/cutover:\n", "");
+    server.run("ls -A /home/potados/.cafeteria").is(
+        0,
+        "config.toml\nenv\nhooks\ninstances\nlogs\nreleases\nrepo.git\n",
+        "",
+    );
+}
+
+#[test]
+fn a_state_that_nginx_may_not_search_is_named_with_its_remedy_and_nothing_changes() {
+    let Some(server) = Server::boot() else { return };
+    server.install("").ok();
+    server.run(&format!("{BIN}/deploy")).ok();
+    server.run(&format!("{BIN}/update-instance B && {BIN}/start-instance B")).ok();
+    server.run("chmod 700 /var/lib/cutover/cafeteria").ok();
+    let refused = server.run(&format!("{BIN}/connect-to-nginx B"));
+    refused.fails(3, &["cannot connect B", "chmod o+x /var/lib/cutover/cafeteria"]);
+    server.run(&format!("{BIN}/enabled-instance")).is(0, "A\n", "");
+    server.run("chmod o+x /var/lib/cutover/cafeteria").ok();
+    server.run(&format!("{BIN}/connect-to-nginx B && {BIN}/enabled-instance")).is(0, "B\n", "");
+}
+
+#[test]
+fn an_edited_server_block_is_never_touched_again() {
+    let Some(server) = Server::boot() else { return };
+    server.install("").ok();
+    server
+        .run("sed -i 's/server_name _;/server_name example.org; # by certbot/' /etc/nginx/conf.d/cafeteria-server.conf")
+        .ok();
+    let before = fs::read_to_string(server.path("/etc/nginx/conf.d/cafeteria-server.conf")).unwrap();
+    let text = CONFIG.to_owned() + "[nginx]\nserver_name = \"other.example.org\"\nfailover = false\n";
+    fs::write(server.config(), text).unwrap();
+    let again = server.install("");
+    assert!(again.stderr.contains("left /etc/nginx/conf.d/cafeteria-server.conf alone"), "{again:?}");
+    assert_eq!(fs::read_to_string(server.path("/etc/nginx/conf.d/cafeteria-server.conf")).unwrap(), before);
+    let ours = fs::read_to_string(server.path("/etc/nginx/conf.d/cafeteria.conf")).unwrap();
+    assert!(!ours.contains("backup"), "{ours}");
+}
+
+#[test]
+fn a_configuration_that_nginx_refuses_leaves_the_old_one() {
+    let Some(server) = Server::boot() else { return };
+    server.install("").ok();
+    server.run(&format!("{BIN}/deploy")).ok();
+    let text = CONFIG.to_owned() + "[nginx]\nlisten = [\"nonsense:port:80\"]\n";
+    fs::write(server.config(), text).unwrap();
+    server.install("").fails(3, &["nginx refuses the new configuration, the old one is back"]);
+    assert_eq!(server.served(), "v1\n");
+    server.run("nginx -t -q && nginx -s reload").ok();
+    server.run(&format!("{BIN}/deploy")).ok();
+    assert_eq!(server.served(), "v1\n");
+}
