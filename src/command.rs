@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::deadline::Deadline;
-use crate::outcome::timed_out;
+use crate::outcome::{quote, timed_out};
 use crate::process::{self, Bond};
 
 /// How often a running program is looked at.
@@ -80,7 +80,8 @@ impl Run {
         let status = wait(&mut child, &self.name, deadline)?;
         let (stdout, stderr) = (stdout.finish(), stderr.finish());
         if !status.success() {
-            bail!("{}: {}", self.name, quote(&stderr, status));
+            let said = quote(stderr.lines(), QUOTED_LINES);
+            bail!("{}: {}", self.name, if said.is_empty() { describe(status) } else { said });
         }
         Ok(Output { stdout, stderr })
     }
@@ -139,15 +140,6 @@ impl Drain {
 /// The text, also when the thread that wrote it panicked: what it had read stays true.
 fn lock(text: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
     text.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn quote(stderr: &str, status: ExitStatus) -> String {
-    let lines: Vec<&str> = stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    match lines.len().checked_sub(QUOTED_LINES) {
-        _ if lines.is_empty() => describe(status),
-        Some(skipped) => lines[skipped..].join(" | "),
-        None => lines.join(" | "),
-    }
 }
 
 /// An exit status in words: `exit status 3`, `killed by SIGSEGV`.

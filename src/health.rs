@@ -6,9 +6,12 @@ use std::time::Duration;
 use regex::bytes::Regex;
 
 use crate::http;
+use crate::outcome::quote;
 
 /// How many bytes of an unexpected body are quoted.
 const QUOTED_BYTES: usize = 200;
+/// How many lines of it at the most.
+const QUOTED_LINES: usize = 5;
 
 /// What a healthy answer is like.
 #[derive(Clone, Debug)]
@@ -56,11 +59,11 @@ fn unexpected_status(answer: &http::Answer) -> String {
     }
 }
 
-/// The first bytes of a body on one line, after `: `; nothing for an empty one.
+/// The beginning of a body on one line, after `: `; nothing for an empty one.
 fn quoted(body: &[u8]) -> String {
     let start = String::from_utf8_lossy(&body[..body.len().min(QUOTED_BYTES)]);
-    let words: Vec<&str> = start.split_whitespace().collect();
-    if words.is_empty() { String::new() } else { format!(": {}", words.join(" ").replace(char::is_control, "?")) }
+    let said = quote(start.lines(), QUOTED_LINES);
+    if said.is_empty() { said } else { format!(": {said}") }
 }
 
 /// A set of status codes, written as people write it: `2xx`, `200`, `200,204,3xx`.

@@ -114,6 +114,31 @@ fn one_line(message: &str) -> String {
     lines.join(" | ")
 }
 
+/// The last `count` lines of what a program printed, as an error quotes them: joined by ` | `, each cut to 200 characters,
+/// without colours and other control characters. All that a failed deploy prints must fit into SSM's 2,500 bytes.
+pub fn quote<'a>(lines: impl IntoIterator<Item = &'a str>, count: usize) -> String {
+    let readable = lines.into_iter().map(plain).filter(|line| !line.is_empty());
+    let all: Vec<String> = readable.collect();
+    all[all.len().saturating_sub(count)..].join(" | ")
+}
+
+/// A line without escape sequences (`ESC [ … letter`) and control characters, cut to 200 characters.
+fn plain(line: &str) -> String {
+    let mut kept = String::new();
+    let mut characters = line.trim().chars();
+    while let Some(character) = characters.next() {
+        if character == '\u{1b}' {
+            let _ = characters.by_ref().find(char::is_ascii_alphabetic);
+        } else if !character.is_control() {
+            kept.push(character);
+        }
+    }
+    match kept.char_indices().nth(200) {
+        Some((at, _)) => kept[..at].to_owned() + "…",
+        None => kept,
+    }
+}
+
 /// Writes an answer to standard output, whole. A closed pipe comes back as an error that [`main`] knows.
 pub fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();

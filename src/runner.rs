@@ -19,7 +19,7 @@ use crate::durable;
 use crate::health;
 use crate::lock;
 use crate::logfile;
-use crate::outcome::timed_out;
+use crate::outcome::{quote, timed_out};
 use crate::output;
 use crate::process::{self, Bond, Owner, Pid, Process};
 use crate::source;
@@ -142,13 +142,13 @@ fn is_listener_within(app: &App, instance: &Instance, supervise: Pid) -> Result<
 fn last_lines(app: &App, instance: &Instance) -> String {
     let lines = logfile::last_lines(&app.instance_log(instance), SEARCHED_LINES).unwrap_or_default();
     let started = lines.iter().rposition(|line| line.starts_with(supervise::STARTED));
-    let said: Vec<&str> = match started {
+    match started {
         Some(at) => {
-            lines[at + 1..].iter().map(String::as_str).filter(|line| !line.starts_with(supervise::PREFIX)).collect()
+            let said = lines[at + 1..].iter().map(String::as_str);
+            quote(said.filter(|line| !line.starts_with(supervise::PREFIX)), QUOTED_LINES)
         }
-        None => lines.last().map(String::as_str).into_iter().collect(),
-    };
-    said[said.len().saturating_sub(QUOTED_LINES)..].join(" | ")
+        None => quote(lines.last().map(String::as_str), 1),
+    }
 }
 
 /// Lets requests in flight finish, asks the instance to end, and kills what does not. True when it did run.

@@ -9,6 +9,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use regex::Regex;
 use tempfile::TempDir;
 
 /// Where the tools and examples under test were built.
@@ -20,6 +21,10 @@ pub fn built() -> &'static Path {
 pub fn samples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apps")
 }
+
+/// A `[deploy]` section for tests that have no request in flight when an instance stops: nginx keeps idle connections to
+/// an instance for seconds, and a stop waits for all connections.
+pub const BRISK: &str = "[deploy]\nsoak = \"100ms\"\ndrain_timeout = \"100ms\"\n";
 
 /// Which sample app a site deploys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,9 +102,28 @@ pub struct Ran {
 }
 
 impl Ran {
-    fn of(output: &Output) -> Ran {
+    /// What a program left behind when it ended.
+    pub fn of(output: &Output) -> Ran {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ran { code: output.status.code().unwrap_or(-1), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+    }
+
+    /// The same with what differs from run to run replaced: the home, release ids, commits, pids and spans of time.
+    pub fn masked(&self, site: &Site) -> Ran {
+        let mask = |text: &str| {
+            let text = text.replace(site.home.to_str().unwrap(), "HOME");
+            let text = text.replace(site.directory.path().to_str().unwrap(), "SITE");
+            let volatile = [
+                ("[0-9]{8}T[0-9]{6}Z-[0-9a-z]+", "RELEASE"),
+                ("[0-9a-f]{12}", "COMMIT"),
+                ("pid [0-9]+", "pid PID"),
+                (r"[0-9]+(\.[0-9])? m?s", "TIME"),
+            ];
+            volatile
+                .iter()
+                .fold(text, |text, (pattern, name)| Regex::new(pattern).unwrap().replace_all(&text, *name).into_owned())
+        };
+        Ran { code: self.code, stdout: mask(&self.stdout), stderr: mask(&self.stderr) }
     }
 
     /// Asserts success; returns stdout.
@@ -234,6 +258,13 @@ impl Site {
         Ran::of(&self.tool(name, arguments).output().unwrap())
     }
 
+    /// Runs a tool of the home whose reader has gone before the first byte.
+    pub fn run_unread(&self, name: &str, arguments: &[&str]) -> Ran {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        Ran::of(&self.tool(name, arguments).stdout(writer).output().unwrap())
+    }
+
     /// Runs a pipeline in a shell that has the tools in its PATH.
     pub fn shell(&self, script: &str) -> Ran {
         let mut path = self.home.join("bin").into_os_string();
@@ -292,6 +323,21 @@ impl Drop for Site {
         }
         let _ = Command::new("chmod").args(["-R", "u+rwX"]).arg(self.directory.path()).status();
     }
+}
+
+/// Asserts what a tool answers to --help and --version, and to a flag that it does not know. Nothing of that needs a home.
+#[track_caller]
+pub fn explains_itself(tool: &str, about: &str) {
+    let run = |argument: &str| {
+        let mut command = Command::new(built().join(tool));
+        Ran::of(&command.arg(argument).env_clear().current_dir("/").stdin(Stdio::null()).output().unwrap())
+    };
+    let help = run("--help");
+    assert_eq!((help.code, help.stderr.as_str(), help.stdout.lines().next()), (0, "", Some(about)));
+    assert!(help.stdout.contains(&format!("\nUsage: {tool} ")), "{help:?}");
+    run("--version").is(0, &format!("{tool} 0.1.0\n"), "");
+    let reason = format!("{tool}: unexpected argument '--bogus' found; see {tool} --help\n");
+    run("--bogus").is(2, "", &reason);
 }
 
 /// One GET with curl: status and body; status 0 when there was no answer.

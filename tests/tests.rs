@@ -5,4 +5,5 @@ mod load;
 #[path = "load/selftest.rs"]
 mod selftest;
 mod site;
+mod test_root_mode;
 mod test_switch;

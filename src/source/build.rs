@@ -11,11 +11,13 @@ use crate::command::{self, Run};
 use crate::deadline::Deadline;
 use crate::durable;
 use crate::logfile;
-use crate::outcome::{Exit, exit_of, timed_out};
+use crate::outcome::{Exit, exit_of, quote, timed_out};
 use crate::process;
 
 /// How the temporary name of a release in the making begins.
 pub const BUILDING: &str = ".building-";
+/// How far back in a build's log lines worth quoting are looked for: the last ones may be empty.
+const SEARCHED_LINES: usize = 20;
 /// How many of the last lines of a build's output an error quotes.
 const QUOTED_LINES: usize = 3;
 
@@ -86,7 +88,9 @@ fn build(app: &App, id: &ReleaseId, directory: &Path, deadline: Deadline) -> Res
         Ok(status) => command::describe(*status),
         Err(error) => format!("{error:#}"),
     };
-    let last = logfile::last_lines(&log, QUOTED_LINES).unwrap_or_default().join(" | ");
+    let last = logfile::last_lines(&log, SEARCHED_LINES).unwrap_or_default();
+    let last = quote(last.iter().map(String::as_str), QUOTED_LINES);
+    let command = quote(command.lines(), 1);
     let message = format!("cannot build {id}: {command}: {reason}: {last} (all of it: {})", log.display());
     match ended {
         Err(error) if exit_of(&error) == Exit::TimedOut => Err(timed_out(message)),
