@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::confirm;
-use super::render::{Files, is_as_laid};
+use super::render::{Files, Version, is_as_laid};
 use crate::app::App;
 use crate::command::{self, Output, Run};
 use crate::deadline::Deadline;
@@ -17,10 +17,6 @@ use crate::process::{self, Pid};
 
 /// How long nginx may take to test its configuration, or to act on a signal.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A version, as `nginx -v` tells it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version(pub u32, pub u32, pub u32);
 
 /// nginx as this app uses it: the system's, or one of the user's own.
 pub struct Nginx {

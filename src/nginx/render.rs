@@ -8,7 +8,9 @@ use sha2::{Digest, Sha256};
 use crate::app::{App, Instance};
 use crate::outcome::usage;
 
-use super::program::Version;
+/// A version, as `nginx -v` tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(pub u32, pub u32, pub u32);
 
 /// nginx got keepalive_min_timeout in 1.27.4: idle client connections outlive a reload by that long.
 const MIN_TIMEOUT_SINCE: Version = Version(1, 27, 4);
