@@ -14,12 +14,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::deadline::Deadline;
-use crate::outcome::{quote, timed_out};
+use crate::outcome::{quote_first, timed_out};
 use crate::process::{self, Bond};
 
 /// How often a running program is looked at.
 const POLL: Duration = Duration::from_millis(2);
-/// How many of the last lines of a program's output an error quotes.
+/// How many of the first lines of a program's stderr an error quotes.
 const QUOTED_LINES: usize = 3;
 
 /// Finds a program in PATH, or in the system directories that an ordinary user's PATH lacks.
@@ -80,7 +80,7 @@ impl Run {
         let status = wait(&mut child, &self.name, deadline)?;
         let (stdout, stderr) = (stdout.finish(), stderr.finish());
         if !status.success() {
-            let said = quote(stderr.lines(), QUOTED_LINES);
+            let said = quote_first(stderr.lines(), QUOTED_LINES);
             bail!("{}: {}", self.name, if said.is_empty() { describe(status) } else { said });
         }
         Ok(Output { stdout, stderr })

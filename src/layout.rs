@@ -16,8 +16,9 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::Uid;
 
 use crate::account::Account;
-use crate::app::{self, App, Config};
+use crate::app::{self, App, Config, Wait};
 use crate::command;
+use crate::lock::Lock;
 use crate::nginx::{self, Files, Nginx};
 use crate::outcome::usage;
 use crate::process::{self, Owner};
@@ -95,6 +96,16 @@ impl Layout {
                 return Err(usage(format!("{reason}, or set own = true in [nginx] for an nginx of your own")));
             }
         }
+        if is_system(&app) && app.state().is_dir() {
+            let present = Account::owning(&app.state())?;
+            if present.uid != app.owner.uid {
+                let reason = format!("{} is installed for {} already", app.name(), present.name);
+                return Err(usage(format!(
+                    "cannot install for {}: {reason}; say --user {}",
+                    app.owner.name, present.name
+                )));
+            }
+        }
         for program in ["sh", "git", "tar", "cp"] {
             command::find(program)?;
         }
@@ -131,7 +142,8 @@ impl Layout {
         let app = &self.app;
         let mut steps = vec![Step::tools(tools.to_owned(), app.bin(), &TOOLS)];
         steps.push(Step::file(app.config_file(), self.config_text.clone().into_bytes(), 0o640));
-        if app.config.run.env_file.is_none() {
+        // One that lies elsewhere is somebody else's to lay.
+        if app.env_file().starts_with(app.home()) {
             steps.push(Step::secret(app.env_file()));
         }
         if let Some(profile) = &self.profile {
@@ -153,6 +165,7 @@ impl Layout {
     /// Does what is not done yet, and says each thing; returns how much that was.
     pub fn lay(&self, tools: &Path, say: impl Fn(&str)) -> Result<usize> {
         umask(Mode::from_bits_truncate(0o022));
+        let _lock = lock(&self.app)?;
         let mut done = self.act(self.places(), &say)?;
         for line in self.lay_nginx()? {
             say(&line);
@@ -183,11 +196,18 @@ impl Layout {
             let laid = self.nginx.lay(app, &self.files)?;
             let mut said: Vec<String> = laid.changed.iter().map(|path| format!("laid {}", path.display())).collect();
             said.extend(laid.left_alone.map(|path| format!("left {} alone: it was edited", path.display())));
+            said.extend(laid.warnings);
             said.extend(laid.effect.map(str::to_owned));
             Ok(said)
         };
         if is_system(&self.app) { lay() } else { self.app.owner.lend(lay) }
     }
+}
+
+/// Keeps deploys away while something is laid or taken away; None: there is no home yet, and so no deploy.
+fn lock(app: &App) -> Result<Option<Lock>> {
+    let is_there = app.run().is_dir();
+    is_there.then(|| app.owner.lend(|| app.lock(Wait { wait: false }))).transpose()
 }
 
 /// Whether this is an installation by root into the system's nginx.
@@ -197,6 +217,7 @@ fn is_system(app: &App) -> bool {
 
 /// The instances' ports must be free or the instances' own, the status port free or nginx's.
 fn check_ports(app: &App) -> Result<()> {
+    nginx::check_status_port(app)?;
     for instance in &app.config.instances {
         if runner::supervisor(app, instance)?.is_some() {
             continue;

@@ -63,6 +63,14 @@ pub fn switch(app: &App, target: &Instance) -> Result<()> {
     durable::sync_directory_of(&link).with_context(cannot)
 }
 
+/// Fails when somebody else answers on the status port.
+pub fn check_status_port(app: &App) -> Result<()> {
+    match confirm::ask(app) {
+        Err(confirm::Refusal::Stranger(reason)) => Err(anyhow!("{reason}")),
+        _ => Ok(()),
+    }
+}
+
 /// Enables nothing, as on the first day.
 pub fn disconnect(app: &App) -> Result<()> {
     let link = app.enabled_link();

@@ -114,12 +114,21 @@ fn one_line(message: &str) -> String {
     lines.join(" | ")
 }
 
-/// The last `count` lines of what a program printed, as an error quotes them: joined by ` | `, each cut to 200 characters,
+/// The last `count` lines of a text, as an error quotes them: joined by ` | `, each cut to 200 characters,
 /// without colours and other control characters. All that a failed deploy prints must fit into SSM's 2,500 bytes.
 pub fn quote<'a>(lines: impl IntoIterator<Item = &'a str>, count: usize) -> String {
-    let readable = lines.into_iter().map(plain).filter(|line| !line.is_empty());
-    let all: Vec<String> = readable.collect();
+    let all = readable(lines);
     all[all.len().saturating_sub(count)..].join(" | ")
+}
+
+/// The same of the first `count` lines: a tool that fails says what is wrong first, and then what follows from it.
+pub fn quote_first<'a>(lines: impl IntoIterator<Item = &'a str>, count: usize) -> String {
+    let all = readable(lines);
+    all[..all.len().min(count)].join(" | ")
+}
+
+fn readable<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    lines.into_iter().map(plain).filter(|line| !line.is_empty()).collect()
 }
 
 /// A line without escape sequences (`ESC [ … letter`) and control characters, cut to 200 characters.

@@ -55,13 +55,7 @@ pub fn wanted(app: &App, reference: Option<&str>, from: Option<&Path>, deadline:
 
 /// All whole releases, the newest first.
 pub fn releases(app: &App) -> Result<Vec<ReleaseId>> {
-    let directory = app.releases();
-    let entries = fs::read_dir(&directory).with_context(|| format!("cannot list {}", directory.display()))?;
-    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let mut ids: Vec<ReleaseId> = names.filter_map(|name| name.parse().ok()).collect();
-    ids.sort();
-    ids.reverse();
-    Ok(ids)
+    Ok(newest_first(names_in(&app.releases())?.iter().filter_map(|name| name.parse().ok())))
 }
 
 /// The release that an instance has; None when it has none yet.
@@ -105,9 +99,33 @@ pub fn prune(app: &App) -> Result<()> {
         fs::rename(&path, &doomed)
             .and_then(|()| fs::remove_dir_all(&doomed))
             .with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    // A failed build leaves no release, but a log: as many of those are kept as of releases.
+    let mut logged = build_logs(app)?;
+    logged.retain(|id| !kept.contains(id));
+    for id in logged.iter().skip(app.config.deploy.keep_releases) {
         durable::remove_if_there(&app.build_log(id)).with_context(|| format!("cannot remove the build log of {id}"))?;
     }
     Ok(())
+}
+
+/// All builds that have a log, the newest first.
+fn build_logs(app: &App) -> Result<Vec<ReleaseId>> {
+    let names = names_in(&app.logs())?;
+    let ids = names.iter().filter_map(|name| name.strip_prefix("build-")?.strip_suffix(".log")?.parse().ok());
+    Ok(newest_first(ids))
+}
+
+fn names_in(directory: &Path) -> Result<Vec<String>> {
+    let entries = fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;
+    Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+}
+
+fn newest_first(ids: impl Iterator<Item = ReleaseId>) -> Vec<ReleaseId> {
+    let mut ids: Vec<ReleaseId> = ids.collect();
+    ids.sort();
+    ids.reverse();
+    ids
 }
 
 /// Removes what a killed tool left half made or half removed, and ends the build that may still run in it. Only to be

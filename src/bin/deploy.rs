@@ -46,7 +46,9 @@ fn run(arguments: Arguments) -> Result<Exit> {
     let _lock = app.lock(arguments.wait)?;
     let mut change = Change::begin(TOOL, &app)?;
     let result = deploy(&app, &arguments, &mut change);
-    change.end(&app, &result)?;
+    if let Err(error) = change.end(&app, &result) {
+        outcome::say(TOOL, format_args!("{error:#}"));
+    }
     result
 }
 
@@ -57,6 +59,7 @@ fn deploy(app: &App, arguments: &Arguments, change: &mut Change) -> Result<Exit>
     let wanted = source::wanted(app, arguments.reference.as_deref(), arguments.from.as_deref(), deadline)?;
     if let Some(release) = source::current(app, old, &wanted)?
         && let Some(old) = old
+        && runner::supervisor(app, old)?.is_some()
         && runner::healthy(app, old, runner::CHECK).is_ok()
     {
         outcome::say(TOOL, format_args!("already current: {old} runs {release}"));

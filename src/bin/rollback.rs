@@ -35,7 +35,9 @@ fn run(arguments: Arguments) -> Result<Exit> {
     let _lock = app.lock(arguments.wait)?;
     let mut change = Change::begin(TOOL, &app)?;
     let result = roll_back(&app, arguments.to.as_ref(), &mut change);
-    change.end(&app, &result)?;
+    if let Err(error) = change.end(&app, &result) {
+        outcome::say(TOOL, format_args!("{error:#}"));
+    }
     result
 }
 

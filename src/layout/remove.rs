@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::{Plan, TOOLS, is_system, profile};
+use super::{Plan, TOOLS, is_system, lock, profile};
 use crate::deadline::Deadline;
 use crate::nginx::{self, Nginx};
 use crate::runner;
@@ -14,17 +14,18 @@ use crate::runner;
 /// Stops the app and takes away nginx's files, the state, the tools and the PATH line. Releases, secrets, hooks, logs and
 /// the configuration stay, unless `purge`. Says what it did.
 pub fn remove(Plan { app, profile: profile_file, .. }: &Plan, purge: bool) -> Result<Vec<String>> {
-    let mut said = Vec::new();
+    let _lock = lock(app)?;
+    // nginx first: when it cannot do without its files, nothing has happened yet.
+    let nginx = Nginx::find(app)?;
+    let files = nginx::files(app, nginx.version()?)?;
+    let take = || nginx.take_away(app, &files);
+    let taken = if is_system(app) { take()? } else { app.owner.lend(take)? };
+    let mut said: Vec<String> = taken.iter().map(|path| format!("removed {}", path.display())).collect();
     for instance in &app.config.instances {
         if app.owner.lend(|| runner::stop(app, instance, Deadline::after(app.config.deploy.timeout)))? {
             said.push(format!("stopped {instance}"));
         }
     }
-    let nginx = Nginx::find(app)?;
-    let files = nginx::files(app, nginx.version()?)?;
-    let take = || nginx.take_away(app, &files);
-    let taken = if is_system(app) { take()? } else { app.owner.lend(take)? };
-    said.extend(taken.iter().map(|path| format!("removed {}", path.display())));
     let mut gone: Vec<PathBuf> = vec![app.state(), app.run()];
     if app.config.nginx.own {
         gone.push(app.own_nginx());

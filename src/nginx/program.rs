@@ -13,6 +13,7 @@ use crate::app::App;
 use crate::command::{self, Output, Run};
 use crate::deadline::Deadline;
 use crate::durable;
+use crate::outcome::quote;
 use crate::process::{self, Pid};
 
 /// How long nginx may take to test its configuration, or to act on a signal.
@@ -31,6 +32,8 @@ pub struct Laid {
     pub changed: Vec<PathBuf>,
     /// The user's server block, edited and therefore left alone.
     pub left_alone: Option<PathBuf>,
+    /// What nginx finds odd in its whole configuration, such as another server block of the same name.
+    pub warnings: Vec<String>,
     /// What became of nginx itself; None: it used these files already.
     pub effect: Option<&'static str>,
 }
@@ -82,42 +85,49 @@ impl Nginx {
             undo.push((path.to_owned(), present));
             laid.changed.push(path.to_owned());
         }
-        match self.take_up(app, files, !laid.changed.is_empty()) {
-            Ok(effect) => laid.effect = effect,
+        match self.take_up(app, files, &mut laid) {
+            Ok(()) => Ok(laid),
             Err(refusal) => {
                 put_back(undo)?;
-                return Err(refusal.context("nginx refuses the new configuration, the old one is back"));
+                Err(refusal.context("nginx refuses the new configuration, the old one is back"))
             }
         }
-        Ok(laid)
     }
 
     /// Makes nginx use its files: tested first, and confirmed by nginx afterwards, for `-s reload` returns before it takes
-    /// effect, and an nginx that refuses a file then only says so in its log. Returns what was done; None: nothing.
-    fn take_up(&self, app: &App, files: &Files, changed: bool) -> Result<Option<&'static str>> {
-        if changed {
-            self.run(&["-t", "-q"])?;
+    /// effect, and an nginx that refuses a file then only says so in its log.
+    fn take_up(&self, app: &App, files: &Files, laid: &mut Laid) -> Result<()> {
+        if !laid.changed.is_empty() {
+            let tested = self.run(&["-t"])?;
+            let warnings = tested.stderr.lines().filter(|line| line.contains("[warn]"));
+            laid.warnings = warnings.map(|line| format!("nginx warns: {}", quote([line], 1))).collect();
         }
         if self.is_running(app) {
             if self.uses(app, files) {
-                return Ok(None);
+                return Ok(());
             }
             self.run(&["-s", "reload"])?;
         } else if self.prefix.is_some() {
             self.run(&[])?;
         } else {
-            return Ok(changed.then_some("nginx does not run: start it, and it will use its new files"));
+            let idle = "nginx does not run: start it, and it will use its new files";
+            laid.effect = (!laid.changed.is_empty()).then_some(idle);
+            return Ok(());
         }
         self.await_configuration(app, files)?;
-        Ok(Some("nginx uses them"))
+        laid.effect = Some("nginx uses them");
+        Ok(())
     }
 
     /// Removes our files, and the server block unless it was edited, and makes nginx forget them. When nginx then cannot
     /// do without them, because somebody's server block includes them, they are put back.
     pub fn take_away(&self, app: &App, files: &Files) -> Result<Vec<PathBuf>> {
+        // One of the user's own has no other sites to serve, and cannot be told to stop without its files.
+        self.stop(app)?;
         let mut undo = Vec::new();
-        let server =
-            files.server.iter().filter(|(path, _)| read(path).ok().flatten().is_some_and(|text| is_as_laid(&text)));
+        let server = files.server.iter();
+        let is_unedited = |path: &Path| read(path).ok().flatten().is_some_and(|text| is_as_laid(&text));
+        let server = server.filter(|(path, _)| self.prefix.is_some() || is_unedited(path));
         for (path, _) in files.ours.iter().chain(server) {
             if let Some(text) = read(path)? {
                 durable::remove_if_there(path).with_context(|| format!("cannot remove {}", path.display()))?;
@@ -128,7 +138,8 @@ impl Nginx {
         if self.prefix.is_none() {
             if let Err(refusal) = self.run(&["-t", "-q"]) {
                 put_back(undo)?;
-                return Err(refusal.context("cannot remove nginx's files: a server block still includes them"));
+                let remedy = "a server block of yours still includes them: take the include lines out of it first";
+                return Err(refusal.context(format!("cannot remove nginx's files: {remedy}")));
             }
             if self.is_running(app) {
                 self.run(&["-s", "reload"])?;
@@ -159,7 +170,7 @@ impl Nginx {
     }
 
     /// Stops an nginx of the user's own once its requests are answered; the system's is left alone.
-    pub fn stop(&self, app: &App) -> Result<()> {
+    fn stop(&self, app: &App) -> Result<()> {
         if self.prefix.is_some() && self.is_running(app) {
             self.run(&["-s", "quit"])?;
         }

@@ -115,7 +115,7 @@ impl<'a> Keeper<'a> {
     }
 
     fn run(&mut self) -> Result<()> {
-        let mut phase = self.start()?;
+        let mut phase = self.start_or_pause()?;
         loop {
             self.wait(phase)?;
             self.copy_output();
@@ -165,23 +165,20 @@ impl<'a> Keeper<'a> {
                 Reaped { main: Some(WaitStatus::Exited(_, 0)), all_gone: false } => phase,
                 Reaped { main: None, all_gone: false } => phase,
                 Reaped { main, .. } => {
-                    self.record_exit(main)?;
+                    self.record_exit(exit_in_words(main))?;
                     self.signal_all(Signal::SIGKILL);
                     Phase::Clearing { lived: since.elapsed() }
                 }
             }),
             Phase::Clearing { lived } if reaped.all_gone => {
                 self.pause = if lived >= RECOVERED { FIRST_PAUSE } else { self.pause };
-                self.say(format_args!("starting it again in {} ms", self.pause.as_millis()));
-                let until = Instant::now() + self.pause;
-                self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-                Some(Phase::Pausing { until })
+                Some(self.back_off())
             }
             Phase::Clearing { .. } => {
                 self.signal_all(Signal::SIGKILL);
                 Some(phase)
             }
-            Phase::Pausing { until } if Instant::now() >= until => Some(self.start()?),
+            Phase::Pausing { until } if Instant::now() >= until => Some(self.start_or_pause()?),
             Phase::Pausing { .. } => Some(phase),
             Phase::Stopping { .. } if reaped.all_gone => None,
             Phase::Stopping { kill_at } => {
@@ -191,6 +188,24 @@ impl<'a> Keeper<'a> {
                 Some(phase)
             }
         })
+    }
+
+    /// Starts the app; when that fails (a release or an env file that cannot be read), it is tried again later: whoever
+    /// mends it need not know that supervise has to be told.
+    fn start_or_pause(&mut self) -> Result<Phase> {
+        let failure = match self.start() {
+            Ok(phase) => return Ok(phase),
+            Err(failure) => format!("{failure:#}"),
+        };
+        self.record_exit(failure)?;
+        Ok(self.back_off())
+    }
+
+    fn back_off(&mut self) -> Phase {
+        self.say(format_args!("starting it again in {} ms", self.pause.as_millis()));
+        let until = Instant::now() + self.pause;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        Phase::Pausing { until }
     }
 
     /// Starts the app in the release that the instance has now.
@@ -211,12 +226,8 @@ impl<'a> Keeper<'a> {
         Ok(Phase::Running { main, since: Instant::now() })
     }
 
-    fn record_exit(&mut self, main: Option<WaitStatus>) -> Result<()> {
-        let exit = match main {
-            Some(WaitStatus::Exited(_, code)) => format!("exit status {code}"),
-            Some(WaitStatus::Signaled(_, signal, _)) => format!("killed by {signal}"),
-            _ => "all its processes ended".to_owned(),
-        };
+    /// Tells everybody that the app has ended, and how.
+    fn record_exit(&mut self, exit: String) -> Result<()> {
         self.copy_output();
         self.say(&exit);
         self.note.restarts += 1;
@@ -254,6 +265,14 @@ impl<'a> Keeper<'a> {
     fn say(&mut self, text: impl Display) {
         let line_end = if self.log.ends_line() { "" } else { "\n" };
         self.log.append(format!("{line_end}{PREFIX}{text}\n").as_bytes());
+    }
+}
+
+fn exit_in_words(main: Option<WaitStatus>) -> String {
+    match main {
+        Some(WaitStatus::Exited(_, code)) => format!("exit status {code}"),
+        Some(WaitStatus::Signaled(_, signal, _)) => format!("killed by {signal}"),
+        _ => "all its processes ended".to_owned(),
     }
 }
 
