@@ -6,6 +6,8 @@ use std::time::Duration;
 use ureq::Agent;
 use ureq::http::HeaderMap;
 
+use crate::output;
+
 /// How much of an answer's body is read; an app may answer a health check with megabytes.
 const BODY_LIMIT: u64 = 64 * 1024;
 
@@ -40,7 +42,7 @@ pub fn get(port: u16, path: &str, timeout: Duration) -> Result<Answer, String> {
     if let Err(error) = received
         && error.kind() == std::io::ErrorKind::TimedOut
     {
-        return Err(format!("no whole answer within {}", humantime::format_duration(timeout)));
+        return Err(format!("no whole answer within {}", output::span(timeout)));
     }
     Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body: read })
 }
@@ -53,7 +55,7 @@ fn in_words(error: &ureq::Error, timeout: Duration) -> String {
             std::io::ErrorKind::UnexpectedEof => "connection closed without an answer".to_owned(),
             _ => io.to_string(),
         },
-        ureq::Error::Timeout(_) => format!("no answer within {}", humantime::format_duration(timeout)),
+        ureq::Error::Timeout(_) => format!("no answer within {}", output::span(timeout)),
         other => other.to_string(),
     }
 }

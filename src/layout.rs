@@ -204,9 +204,9 @@ impl Layout {
     }
 }
 
-/// Keeps deploys away while something is laid or taken away; None: there is no home yet, and so no deploy.
+/// Keeps deploys away while something is laid or taken away; None: there never was one.
 fn lock(app: &App) -> Result<Option<Lock>> {
-    let is_there = app.run().is_dir();
+    let is_there = app.deploy_lock().exists();
     is_there.then(|| app.owner.lend(|| app.lock(Wait { wait: false }))).transpose()
 }
 

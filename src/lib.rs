@@ -5,8 +5,8 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | 0 | [`outcome`], [`deadline`], [`account`], [`http`] |
-//! | 1 | mechanisms that know nothing of the app: [`command`], [`process`], [`lock`], [`health`], [`logfile`], [`output`], [`durable`] |
+//! | 0 | [`outcome`], [`deadline`], [`output`], [`account`], [`durable`] |
+//! | 1 | mechanisms that know nothing of the app: [`command`], [`process`], [`lock`], [`http`], [`health`], [`logfile`] |
 //! | 2 | [`app`]: the home, the configuration, all names and paths |
 //! | 3 | [`nginx`]: which instance gets the traffic; [`source`]: which release an instance has |
 //! | 4 | [`runner`]: running an instance; [`history`]; [`questions`] |

@@ -102,39 +102,68 @@ fn rotated(path: &Path, number: u32) -> PathBuf {
 /// The last `count` lines of a log, oldest first, reaching back into rotated files; bytes that are not UTF-8 become
 /// U+FFFD. Empty when there is no log yet.
 pub fn last_lines(path: &Path, count: usize) -> Result<Vec<String>> {
-    let mut lines: VecDeque<String> = VecDeque::new();
-    let files = std::iter::once(path.to_owned()).chain((1..=KEPT).map(|number| rotated(path, number)));
-    for file in files {
+    let Some(mut file) = open_if_there(path)? else { return Ok(Vec::new()) };
+    let cannot = || format!("cannot read {}", path.display());
+    let size = file.metadata().with_context(cannot)?.len();
+    lines_before(path, &mut file, size, count).with_context(cannot)
+}
+
+fn open_if_there(path: &Path) -> Result<Option<File>> {
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => opened.map(Some).with_context(|| format!("cannot open {}", path.display())),
+    }
+}
+
+/// The last `count` lines that stand before `end` in a log's present file, or in the rotated ones before it.
+fn lines_before(path: &Path, file: &mut File, end: u64, count: usize) -> Result<Vec<String>> {
+    let mut lines: VecDeque<String> = last_lines_of(file, end, count)?.into();
+    let present = file.metadata()?.ino();
+    for number in 1..=KEPT {
         if lines.len() >= count {
             break;
         }
-        let older = match File::open(&file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
-            opened => end_of(opened.with_context(|| format!("cannot open {}", file.display()))?, count - lines.len())?,
-        };
-        older.into_iter().rev().for_each(|line| lines.push_front(line));
+        let Some(mut older) = open_if_there(&rotated(path, number))? else { break };
+        let meta = older.metadata()?;
+        // The file that is being read may be rotated away meanwhile.
+        if meta.ino() != present {
+            let earlier = last_lines_of(&mut older, meta.len(), count - lines.len())?;
+            earlier.into_iter().rev().for_each(|line| lines.push_front(line));
+        }
     }
     Ok(lines.into())
 }
 
-fn end_of(mut file: File, count: usize) -> Result<Vec<String>> {
-    let size = file.metadata()?.len();
+fn last_lines_of(file: &mut File, end: u64, count: usize) -> Result<Vec<String>> {
     let mut wanted = TAIL_BYTES;
     loop {
-        let start = size.saturating_sub(wanted);
-        file.seek(SeekFrom::Start(start))?;
-        let mut bytes = Vec::new();
-        (&mut file).take(size - start).read_to_end(&mut bytes)?;
+        let start = end.saturating_sub(wanted);
+        let bytes = read_range(file, start, end)?;
         let text = String::from_utf8_lossy(&bytes);
         // Unless the read began at the start of the file, its first line is the end of one.
-        let whole = text.lines().skip(usize::from(start > 0));
-        let lines: Vec<String> = whole.map(str::to_owned).collect();
+        let lines: Vec<String> = text.lines().skip(usize::from(start > 0)).map(str::to_owned).collect();
         if start == 0 || lines.len() >= count {
             let skipped = lines.len().saturating_sub(count);
             return Ok(lines[skipped..].to_vec());
         }
         wanted *= 4;
     }
+}
+
+fn read_range(file: &mut File, start: u64, end: u64) -> Result<Vec<u8>> {
+    file.seek(SeekFrom::Start(start))?;
+    let mut bytes = Vec::new();
+    file.take(end - start).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Where a file's last whole line ends; 0 when it has none within the part that is looked at.
+fn end_of_last_line(file: &mut File) -> Result<u64> {
+    let size = file.metadata()?.len();
+    let start = size.saturating_sub(TAIL_BYTES);
+    let bytes = read_range(file, start, size)?;
+    let newline = bytes.iter().rposition(|byte| *byte == b'\n');
+    Ok(newline.map_or(start, |at| start + at as u64 + 1))
 }
 
 /// Reads what is appended to a log from now on, across its rotations.
@@ -145,14 +174,17 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Starts at the log's present end; a log that does not exist yet is read from its beginning once it does.
-    pub fn at_end(path: &Path) -> Result<Follower> {
+    /// The last `count` whole lines of a log, and a follower that goes on right behind them: each line comes once, and
+    /// whole. A log that does not exist yet is read from its beginning once it does.
+    pub fn of(path: &Path, count: usize) -> Result<(Vec<String>, Follower)> {
         let mut follower = Follower { path: path.to_owned(), open: None, partial: Vec::new() };
-        if let Ok(mut file) = File::open(path) {
-            file.seek(SeekFrom::End(0)).with_context(|| format!("cannot read {}", path.display()))?;
-            follower.open = Some(BufReader::new(file));
-        }
-        Ok(follower)
+        let Some(mut file) = open_if_there(path)? else { return Ok((Vec::new(), follower)) };
+        let cannot = || format!("cannot read {}", path.display());
+        let end = end_of_last_line(&mut file).with_context(cannot)?;
+        let lines = lines_before(path, &mut file, end, count).with_context(cannot)?;
+        file.seek(SeekFrom::Start(end)).with_context(cannot)?;
+        follower.open = Some(BufReader::new(file));
+        Ok((lines, follower))
     }
 
     /// The whole lines that have come since the last call.

@@ -220,10 +220,12 @@ impl Before {
         Ok(Before { release: source::release_of(app, instance)?, ran: supervisor(app, instance)?.is_some() })
     }
 
-    /// Gives the instance back the release it had, and runs it again if it ran.
+    /// Gives the instance back the release it had, and runs it again if it ran. Requests that it still answers may finish.
     pub fn restore(&self, app: &App, instance: &Instance) -> Result<()> {
         let cannot = || format!("cannot put {instance} back");
-        end(app, instance).with_context(cannot)?;
+        drain(instance, Deadline::after(app.config.deploy.drain_timeout))
+            .and_then(|()| end(app, instance))
+            .with_context(cannot)?;
         let Some(release) = &self.release else { return source::unassign(app, instance).with_context(cannot) };
         source::assign(app, instance, release).with_context(cannot)?;
         if self.ran {

@@ -10,7 +10,10 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use regex::Regex;
+use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::load::{Load, Plan, Report};
 
 /// Where the tools and examples under test were built.
 pub fn built() -> &'static Path {
@@ -289,6 +292,29 @@ impl Site {
         self.run("pid", &[instance]).ok().trim().parse().unwrap()
     }
 
+    /// What `status --json` says.
+    #[track_caller]
+    pub fn status(&self) -> Value {
+        serde_json::from_str(&self.run("status", &["--json"]).ok()).unwrap()
+    }
+
+    /// The supervise that keeps an instance.
+    #[track_caller]
+    pub fn supervise(&self, instance: &str) -> i32 {
+        let is_it = |pid: &i32| {
+            let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            words.contains("/supervise\0") && words.ends_with(&format!("\0{instance}\0"))
+        };
+        let found: Vec<i32> = self.processes().into_iter().filter(is_it).collect();
+        assert_eq!(found.len(), 1, "the supervises of {instance}: {found:?}");
+        found[0]
+    }
+
+    /// A load of 16 kept-alive and 4 fresh connections, paced so that a deploy finds processor time beside it.
+    pub fn load(&self) -> Load {
+        Load::start(Plan { pace: Some(Duration::from_millis(5)), ..Plan::on(self.address()) })
+    }
+
     /// All processes that belong to this site: their environment or arguments name its directory.
     pub fn processes(&self) -> Vec<i32> {
         let place = self.directory.path().to_str().unwrap().as_bytes().to_vec();
@@ -350,6 +376,13 @@ pub fn get(port: u16, path: &str) -> (u16, String) {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let (body, status) = text.rsplit_once('\n').unwrap();
     (status.parse().unwrap(), body.to_owned())
+}
+
+/// Asserts that a load lost nothing, and was one.
+#[track_caller]
+pub fn none_lost(report: &Report) {
+    assert!(report.requests > 0, "no request was made");
+    assert_eq!(report.failed(), 0, "{report}: {:#?}", report.quoted().collect::<Vec<_>>());
 }
 
 /// Polls until something holds; fails the test after ten seconds.

@@ -179,12 +179,23 @@ impl Config {
         let config: Config = toml::from_str(text).map_err(|error| describe(text, &error))?;
         let status = config.nginx.status_port;
         if let Some(taken) = config.instances.iter().find(|instance| instance.port() == status) {
-            return Err(format!(
-                "[nginx] status_port {status} is the port of instance {taken}; give it a port of its own"
-            ));
+            let mistake = format!("status_port {status} is the port of instance {taken}; give it a port of its own");
+            return Err(match line_of(text, "status_port") {
+                Some(line) => format!("line {line}: {mistake}"),
+                None => format!("[nginx] {mistake}"),
+            });
         }
         Ok(config)
     }
+}
+
+/// The line on which `[nginx]` sets a key; None: it does not, the default holds.
+fn line_of(text: &str, key: &str) -> Option<usize> {
+    let tables: toml::Table = text.parse().ok()?;
+    tables.get("nginx")?.get(key)?;
+    let pattern = format!(r"^\s*{key}\s*=|^\s*nginx\s*[.=].*{key}");
+    let pattern = regex::Regex::new(&pattern).ok()?;
+    text.lines().position(|line| pattern.is_match(line)).map(|before| before + 1)
 }
 
 fn describe(text: &str, error: &toml::de::Error) -> String {

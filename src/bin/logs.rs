@@ -39,14 +39,17 @@ fn run(arguments: Arguments) -> Result<Exit> {
         None => app.config.instances.iter().collect(),
     };
     let prefix = |instance: &Instance| if shown.len() > 1 { format!("{instance} | ") } else { String::new() };
+    if !arguments.follow {
+        for instance in &shown {
+            print(&prefix(instance), &logfile::last_lines(&app.instance_log(instance), arguments.lines)?)?;
+        }
+        return Ok(Exit::Done);
+    }
     let mut followed = Vec::new();
     for instance in &shown {
-        let log = app.instance_log(instance);
-        followed.push((prefix(instance), Follower::at_end(&log)?));
-        print(&prefix(instance), &logfile::last_lines(&log, arguments.lines)?)?;
-    }
-    if !arguments.follow {
-        return Ok(Exit::Done);
+        let (lines, follower) = Follower::of(&app.instance_log(instance), arguments.lines)?;
+        print(&prefix(instance), &lines)?;
+        followed.push((prefix(instance), follower));
     }
     loop {
         std::thread::sleep(POLL);

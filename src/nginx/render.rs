@@ -39,6 +39,7 @@ pub fn files(app: &App, version: Version) -> Result<Files> {
     let values = Values::of(app, &includes, version)?;
     let mut ours = vec![
         (includes.join("instance.conf"), values.fill(include_str!("../../nginx/instance.conf"))),
+        (includes.join("choice.conf"), values.fill(include_str!("../../nginx/choice.conf"))),
         (includes.join("proxy.conf"), values.fill(include_str!("../../nginx/proxy.conf"))),
         (conf_dir(app).join(format!("{}.conf", app.name())), values.fill(include_str!("../../nginx/upstreams.conf"))),
     ];

@@ -115,7 +115,7 @@ impl<'a> Keeper<'a> {
     }
 
     fn run(&mut self) -> Result<()> {
-        let mut phase = self.start_or_pause()?;
+        let mut phase = self.start()?;
         loop {
             self.wait(phase)?;
             self.copy_output();

@@ -1,0 +1,172 @@
+//! The configuration and the env file: each mistake is one line that names the file, the line and what is wanted.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use crate::bare_home::BareHome;
+use crate::site::chmod;
+
+const GOOD: &str = "\
+app = \"shop\"
+[instances]
+A = 24001
+B = 24002
+[source]
+git = \"/nowhere\"
+[run]
+command = \"true\"
+[nginx]
+status_port = 24000
+own = true
+";
+
+/// Asserts that the configuration with `old` replaced by `new` is refused, with an error that names the file, this line
+/// (None: a mistake of the whole) and these words.
+#[track_caller]
+fn refused(old: &str, new: &str, line: usize, words: &[&str]) {
+    assert!(GOOD.contains(old), "{old:?} is not in the configuration, so this shows nothing");
+    let home = BareHome::new(&GOOD.replacen(old, new, 1));
+    let file = home.path().canonicalize().unwrap().join("config.toml");
+    let ran = home.run("disabled-instance", &[]);
+    assert_eq!(ran.stderr.lines().count(), 1, "{ran:?}");
+    ran.fails(2, &[&format!("disabled-instance: cannot use {}: line {line}: ", file.display())]);
+    ran.fails(2, words);
+}
+
+#[test]
+fn the_good_configuration_is_good() {
+    BareHome::new(GOOD).run("disabled-instance", &[]).is(0, "A\n", "");
+    let least = "app = \"shop\"\nsource.git = \"/nowhere\"\nrun.command = \"true\"\nnginx.own = true\n";
+    BareHome::new(least).run("disabled-port", &[]).is(0, "20201\n", "");
+}
+
+#[test]
+fn an_unknown_key_is_named_with_those_that_there_are() {
+    refused("own = true", "owned = true", 11, &["unknown key `owned`", "`own`"]);
+    refused("[nginx]", "[ngnix]", 9, &["unknown key `ngnix`", "`nginx`"]);
+    refused("app =", "apps = 1\napp =", 1, &["unknown key `apps`", "`app`"]);
+}
+
+#[test]
+fn a_value_of_the_wrong_type_is_named() {
+    refused("own = true", "own = \"yes\"", 11, &["invalid type: string \"yes\"", "boolean"]);
+    refused("A = 24001", "A = \"24001\"", 3, &["invalid type: string \"24001\""]);
+    refused("app = \"shop\"", "app = 7", 1, &["invalid type: integer `7`", "string"]);
+    refused("own = true", "own =", 11, &[]);
+}
+
+#[test]
+fn a_port_is_a_number_from_1_to_65535_and_used_once() {
+    refused("A = 24001", "A = 0", 3, &["a port is a number from 1 to 65535, not 0"]);
+    refused("B = 24002", "B = 70000", 4, &["a port is a number from 1 to 65535, not 70000"]);
+    refused("= 24000", "= -1", 10, &["a port is a number from 1 to 65535, not -1"]);
+    refused("B = 24002", "B = 24001", 2, &["instances A and B have the same port 24001"]);
+    refused("= 24000", "= 24002", 10, &["status_port 24002 is the port of instance B; give it a port of its own"]);
+}
+
+#[test]
+fn there_are_exactly_two_instances_that_can_be_told_apart() {
+    refused("B = 24002\n", "", 2, &["exactly two instances"]);
+    refused("B = 24002", "B = 24002\nC = 24003", 2, &["exactly two instances"]);
+    refused("B = 24002", "a = 24002", 2, &["instances A and a cannot be told apart"]);
+    refused("B = 24002", "instanceA = 24002", 2, &["instances A and instanceA cannot be told apart"]);
+    refused(
+        "B = 24002",
+        "\"B/..\" = 24002",
+        2,
+        &["an instance's name is 1 to 32 letters, digits, - and _, not \"B/..\""],
+    );
+    refused("B = 24002", "enabled = 24002", 2, &["no instance can be named `enabled`"]);
+}
+
+#[test]
+fn durations_and_other_texts_are_as_people_write_them() {
+    let duration = "expected a duration such as \"30s\" or \"5m\", got ";
+    refused("own = true", "[deploy]\nsoak = \"soon\"", 12, &[duration, "\"soon\""]);
+    refused("own = true", "[health]\ntimeout = \"30\"", 12, &[duration, "\"30\""]);
+    refused(
+        "own = true",
+        "[health]\npath = \"health\"",
+        12,
+        &["expected a path such as \"/health\", or \"\", got \"health\""],
+    );
+    refused("own = true", "[health]\nstatus = \"good\"", 12, &["expected a status such as 2xx or 200,204, got `good`"]);
+    refused("own = true", "[health]\nbody = \"(\"", 12, &["body is not a regular expression"]);
+    refused("own = true", "[deploy]\nstandby = \"kept\"", 12, &["unknown variant `kept`", "`keep`", "`stop`"]);
+    refused(
+        "\"true\"",
+        "\"true\"\nstop_signal = \"TERMINATE\"",
+        9,
+        &["expected a signal such as \"SIGTERM\", got \"TERMINATE\""],
+    );
+    refused("\"true\"", "\" \"", 8, &["expected a command, got an empty string"]);
+    refused("\"/nowhere\"", "\"--upload-pack=reboot\"", 6, &["\"--upload-pack=reboot\" would be taken for an option"]);
+    refused("own = true", "listen = [\"80; include /etc/passwd\"]", 11, &["cannot stand in nginx's configuration"]);
+}
+
+#[test]
+fn an_app_has_a_plain_name() {
+    for name in ["Shop", "", "1shop", "shop/..", "my_shop", "a23456789012345678901234567890123"] {
+        refused("\"shop\"", &format!("{name:?}"), 1, &["an app's name is ", &format!("not {name:?}")]);
+    }
+}
+
+#[test]
+fn what_has_no_default_is_asked_for() {
+    refused("app = \"shop\"\n", "", 1, &["missing key `app`"]);
+    refused("[source]\ngit = \"/nowhere\"\n", "", 1, &["missing key `source`"]);
+    refused("git = \"/nowhere\"\n", "", 5, &["missing key `git`"]);
+    refused("command = \"true\"\n", "", 7, &["missing key `command`"]);
+}
+
+#[test]
+fn a_configuration_that_is_not_there_is_named_with_what_lays_it() {
+    let home = BareHome::new(GOOD);
+    let file = home.path().canonicalize().unwrap().join("config.toml");
+    fs::remove_file(&file).unwrap();
+    let reason = "No such file or directory (os error 2); install --config FILE lays it";
+    let said = format!("disabled-instance: cannot read configuration {}: {reason}\n", file.display());
+    home.run("disabled-instance", &[]).is(2, "", &said);
+    fs::write(&file, b"app = \"\xff\"").unwrap();
+    home.run("disabled-instance", &[]).fails(2, &[&format!("{}: ", file.display())]);
+}
+
+/// Starts an instance whose env file holds this, and expects an error that says this after naming the file.
+#[track_caller]
+fn env_refused(run: &str, env: Option<(&str, u32)>, said: &str) {
+    let home = BareHome::new(&GOOD.replace("[run]\n", &format!("[run]\n{run}")));
+    let release = home.path().join("releases/20260101T000000Z-abcdef");
+    fs::create_dir(&release).unwrap();
+    symlink(&release, home.path().join("instances/A")).unwrap();
+    let file = home.path().canonicalize().unwrap().join("env");
+    if let Some((text, mode)) = env {
+        fs::write(&file, text).unwrap();
+        chmod(&file, mode);
+    }
+    let said = said.replace("ENV", &file.display().to_string());
+    home.run("start-instance", &["A"]).is(
+        2,
+        "",
+        &format!("start-instance: cannot start A: cannot read env file {said}\n"),
+    );
+}
+
+#[test]
+fn an_env_file_that_is_named_must_be_there() {
+    let said = "ENV: No such file or directory (os error 2); it is named by env_file in [run]";
+    env_refused("env_file = \"env\"\n", None, said);
+}
+
+#[test]
+fn an_env_file_that_others_may_read_is_refused() {
+    env_refused("", Some(("SECRET=1\n", 0o644)), "ENV: others may read it; chmod 600 ENV");
+    env_refused("env_file = \"env\"\n", Some(("SECRET=1\n", 0o640)), "ENV: others may read it; chmod 600 ENV");
+}
+
+#[test]
+fn a_line_of_the_env_file_that_sets_nothing_is_named_by_its_number_and_never_quoted() {
+    for line in ["hunter2", "=hunter2", "1KEY=hunter2", "MY KEY=hunter2", "SECRET: hunter2"] {
+        let text = format!("# secrets\n\nGOOD=1\n{line}\n");
+        env_refused("", Some((&text, 0o600)), "ENV line 4: expected KEY=VALUE");
+    }
+}

@@ -1,0 +1,308 @@
+//! The documentation agrees with the tools: their flags, their exit codes, the configuration's keys and defaults.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cutover::app::Config;
+
+use crate::site::built;
+
+fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(project().join(path)).unwrap_or_else(|error| panic!("cannot read {path}: {error}"))
+}
+
+fn names_in(directory: &str) -> Vec<String> {
+    let entries = fs::read_dir(project().join(directory)).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned()).collect();
+    names.sort();
+    names
+}
+
+fn tools() -> Vec<String> {
+    names_in("src/bin")
+}
+
+fn page(tool: &str) -> String {
+    read(&format!("man/{tool}.1"))
+}
+
+/// The lines of a page's section, without its heading.
+fn section<'a>(page: &'a str, heading: &str) -> Vec<&'a str> {
+    let lines = page.lines().skip_while(|line| *line != format!(".Sh {heading}")).skip(1);
+    let lines: Vec<&str> = lines.take_while(|line| !line.starts_with(".Sh ")).collect();
+    assert!(!lines.is_empty(), "there is no section {heading}");
+    lines
+}
+
+/// What mdoc's words for options and arguments say: `Fl -ref Ar REF` is `--ref REF`.
+fn options_of<'a>(macros: impl Iterator<Item = &'a str>) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for line in macros {
+        let mut words = line.split_whitespace().map(|word| word.trim_start_matches('.')).peekable();
+        while let Some(word) = words.next() {
+            let option = match word {
+                "Fl" => format!("-{}", words.next().unwrap()),
+                "Ar" => words.next().unwrap().to_owned(),
+                _ => continue,
+            };
+            let value = if word == "Fl" { words.next_if_eq(&"Ar").and_then(|_| words.next()) } else { None };
+            found.insert(value.map_or(option.clone(), |value| format!("{option} {value}")));
+        }
+    }
+    found
+}
+
+/// What `--help` lists: flags with their values, and arguments by their names.
+fn options_in_help(tool: &str) -> BTreeSet<String> {
+    let output = Command::new(built().join(tool)).arg("--help").output().unwrap();
+    assert!(output.status.success());
+    let help = String::from_utf8(output.stdout).unwrap();
+    let mut found = BTreeSet::new();
+    for line in help.lines().map(str::trim_start) {
+        let signature = line.split("  ").next().unwrap().replace(['<', '>', '[', ']'], "");
+        if line.starts_with('-') {
+            let (flags, value) = match signature.rsplit_once(' ') {
+                Some((flags, value)) if !value.starts_with('-') => (flags, Some(value)),
+                _ => (signature.as_str(), None),
+            };
+            let flags: Vec<&str> = flags.split(", ").collect();
+            let last = flags.len() - 1;
+            for (at, flag) in flags.iter().enumerate() {
+                let value = value.filter(|_| at == last).map_or_else(String::new, |value| format!(" {value}"));
+                found.insert(format!("{flag}{value}"));
+            }
+        } else if line.starts_with(['<', '[']) {
+            found.insert(signature);
+        }
+    }
+    assert!(found.contains("--help"), "cannot read the help of {tool}: {help}");
+    found
+}
+
+/// The exit codes that a list in a page holds, in its order.
+fn exit_codes(page: &str) -> Vec<u8> {
+    let items = section(page, "EXIT STATUS").into_iter().filter_map(|line| line.strip_prefix(".It "));
+    items.map(|code| code.parse().unwrap_or_else(|_| panic!("{code:?} is no exit code"))).collect()
+}
+
+/// The numbers of `outcome::Exit`, as its source gives them.
+fn exit_codes_in_source() -> Vec<u8> {
+    let source = read("src/outcome.rs");
+    let (_, from_enum) = source.split_once("pub enum Exit {").unwrap();
+    let (body, _) = from_enum.split_once('}').unwrap();
+    let variants = body.lines().filter(|line| !line.trim_start().starts_with("//"));
+    variants.filter_map(|line| line.split_once(" = ")?.1.trim_end_matches(',').parse().ok()).collect()
+}
+
+#[test]
+fn each_tool_has_its_page_and_each_page_its_tool() {
+    let mut expected = tools();
+    expected.extend(["cutover".to_owned(), "cutover-config".to_owned()]);
+    expected.sort();
+    assert_eq!(names_in("man"), expected);
+}
+
+#[test]
+fn a_pages_name_is_its_tools_first_line() {
+    for tool in tools() {
+        let source = read(&format!("src/bin/{tool}.rs"));
+        let said = source.lines().next().unwrap().strip_prefix("//! ").unwrap();
+        let name: Vec<String> = section(&page(&tool), "NAME").into_iter().map(str::to_owned).collect();
+        assert_eq!(name[0], format!(".Nm {tool}"));
+        let described = name[1].strip_prefix(".Nd ").unwrap();
+        assert_eq!(format!("{tool}: {described}."), said);
+    }
+}
+
+#[test]
+fn a_pages_options_are_those_of_the_help() {
+    for tool in tools() {
+        let page = page(&tool);
+        let items = section(&page, "OPTIONS").into_iter().filter(|line| line.starts_with(".It "));
+        let mut described = options_of(items);
+        let mut offered = options_in_help(&tool);
+        assert_eq!(described, offered, "of {tool}");
+
+        // The synopsis leaves out what only explains, and may use a short form.
+        for explains in ["-h", "--help", "-V", "--version"] {
+            described.remove(explains);
+            offered.remove(explains);
+        }
+        let synopsis = options_of(section(&page, "SYNOPSIS").into_iter());
+        let long_form = BTreeMap::from([("-f", "--follow"), ("-n COUNT", "--lines COUNT")]);
+        let synopsis: BTreeSet<&str> =
+            synopsis.iter().map(|option| *long_form.get(option.as_str()).unwrap_or(&option.as_str())).collect();
+        let expected: BTreeSet<&str> =
+            offered.iter().map(String::as_str).filter(|option| !["-f", "-n"].contains(option)).collect();
+        assert_eq!(synopsis, expected, "in the synopsis of {tool}");
+    }
+}
+
+#[test]
+fn all_pages_and_the_readme_know_the_same_exit_codes() {
+    let known = exit_codes_in_source();
+    assert!(known.contains(&0) && known.len() > 4, "cannot read the exit codes of src/outcome.rs: {known:?}");
+    assert_eq!(exit_codes(&read("man/cutover.7")), known);
+    let readme = read("README.md");
+    let (_, table) = readme.split_once("## Exit codes\n").unwrap();
+    let rows = table.lines().take_while(|line| !line.starts_with("## ")).filter_map(|line| line.strip_prefix("| "));
+    let codes: Vec<u8> = rows.filter_map(|row| row.split(' ').next()?.parse().ok()).collect();
+    assert_eq!(codes, known);
+    for tool in tools() {
+        let codes = exit_codes(&page(&tool));
+        assert!(codes.is_sorted() && codes.iter().all(|code| known.contains(code)), "{tool}: {codes:?}");
+        assert!([0, 2, 3].iter().all(|common| codes.contains(common)), "{tool}: {codes:?}");
+        let waits = options_in_help(&tool).contains("--wait");
+        assert!(!waits || codes.contains(&75), "{tool} takes the lock: {codes:?}");
+    }
+}
+
+#[test]
+fn the_readme_and_the_overview_name_each_tool() {
+    let (readme, overview) = (read("README.md"), read("man/cutover.7"));
+    for tool in tools() {
+        assert_eq!(readme.matches(&format!("\n| `{tool}` | ")).count(), 1, "{tool} in the README's table");
+        let is_item = |line: &&str| line.starts_with(".It Ic ") && line.split([' ', ',']).any(|word| word == tool);
+        assert_eq!(overview.lines().filter(is_item).count(), 1, "{tool} in cutover(7)");
+        assert!(overview.contains(&format!(".Xr cutover-{tool} 1")), "{tool} in cutover(7)'s SEE ALSO");
+    }
+}
+
+#[test]
+fn the_tests_and_files_that_the_readme_names_are_there() {
+    let readme = read("README.md");
+    let named = readme.split('`').filter(|word| word.starts_with("tests/") || word.starts_with("src/"));
+    let links = readme.split("](").skip(1).filter_map(|rest| rest.split(')').next()).filter(|to| !to.starts_with('#'));
+    let missing: Vec<&str> = named.chain(links).filter(|path| !project().join(path).exists()).collect();
+    assert_eq!(missing, Vec::<&str>::new());
+}
+
+/// A table of the configuration, and what cutover-config(5) says each of its keys is by default; None: it has none.
+type Documented = BTreeMap<(String, String), Option<String>>;
+
+fn documented_keys() -> Documented {
+    let mut found = Documented::new();
+    let mut table = String::new();
+    for line in section(&read("man/cutover-config.5"), "DESCRIPTION") {
+        if let Some(heading) = line.strip_prefix(".Ss ") {
+            table = heading.to_owned();
+        }
+        let Some((key, default)) = line.strip_prefix(".It Ic ").and_then(|item| item.split_once(" No = ")) else {
+            continue;
+        };
+        let value = default.strip_prefix("Li ").map(|value| value.replace("\\(dq", "\""));
+        assert!(value.is_some() || default.ends_with("required") || default.ends_with("optional"), "{line}");
+        let table = table.strip_prefix('[').map_or("", |table| table.trim_end_matches(']'));
+        found.insert((table.to_owned(), key.to_owned()), value);
+    }
+    found
+}
+
+/// The keys that the parser expects in a table, as its complaint about another one lists them; empty for what is no
+/// table, or has keys of the user's choice.
+fn expected_keys(table: &str) -> Vec<String> {
+    let heading = if table.is_empty() { String::new() } else { format!("[{table}]\n") };
+    let complaint = Config::parse(&format!("{heading}surely-unknown = 1\n")).unwrap_err();
+    let Some((_, expected)) = complaint.split_once("unknown key `surely-unknown`, expected ") else {
+        return Vec::new();
+    };
+    expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_configurations_page_knows_each_key_and_no_other() {
+    let mut expected = BTreeSet::new();
+    for top in expected_keys("") {
+        let keys = expected_keys(&top);
+        match (top.as_str(), keys.is_empty()) {
+            ("instances", _) => expected.extend(["A", "B"].map(|name| (top.clone(), name.to_owned()))),
+            (_, true) => expected.extend([(String::new(), top)]),
+            (_, false) => expected.extend(keys.into_iter().map(|key| (top.clone(), key))),
+        }
+    }
+    assert!(expected.len() > 20, "cannot read the parser's complaint: {expected:?}");
+    let documented: BTreeSet<(String, String)> = documented_keys().into_keys().collect();
+    assert_eq!(documented, expected);
+}
+
+/// The least configuration, with these lines put into its tables.
+fn configuration(more: &BTreeMap<&str, String>) -> Result<String, String> {
+    let mut tables =
+        BTreeMap::from([("", "app = \"shop\"\n"), ("source", "git = \"x\"\n"), ("run", "command = \"x\"\n")]);
+    for table in more.keys() {
+        tables.entry(table).or_insert("");
+    }
+    let with_more = |table: &str| more.get(table).map_or("", String::as_str);
+    let text: String = tables
+        .iter()
+        .map(|(table, lines)| match *table {
+            "" => format!("{lines}{}", with_more("")),
+            table => format!("[{table}]\n{lines}{}", with_more(table)),
+        })
+        .collect();
+    Config::parse(&text).map(|config| format!("{config:?}"))
+}
+
+#[test]
+fn each_documented_default_is_what_leaving_the_key_out_means() {
+    let least = configuration(&BTreeMap::new()).unwrap();
+    let documented = documented_keys();
+    let default_of =
+        |table: &str, key: &str| documented.get(&(table.to_owned(), key.to_owned())).cloned().flatten().unwrap();
+    for ((table, key), default) in &documented {
+        let lines = match (table.as_str(), default) {
+            (_, None) => continue,
+            ("instances", _) => {
+                format!("A = {}\nB = {}\n", default_of("instances", "A"), default_of("instances", "B"))
+            }
+            (_, Some(value)) => format!("{key} = {value}\n"),
+        };
+        let with_default = configuration(&BTreeMap::from([(table.as_str(), lines)]));
+        assert_eq!(with_default.as_ref(), Ok(&least), "the default of {key} in [{table}]");
+    }
+}
+
+#[test]
+fn a_key_is_called_required_exactly_when_it_is() {
+    let page = read("man/cutover-config.5");
+    let required: Vec<&str> = page.lines().filter(|line| line.ends_with(" required")).collect();
+    assert_eq!(required.len(), 3, "{required:?}");
+    let without = |left_out: &str| {
+        let text = "app = \"x\"\n[source]\ngit = \"x\"\n[run]\ncommand = \"x\"\n";
+        Config::parse(&text.lines().filter(|line| !line.starts_with(left_out)).collect::<Vec<_>>().join("\n"))
+    };
+    assert!(without("nothing").is_ok());
+    for line in required {
+        let key = line.split_whitespace().nth(2).unwrap();
+        assert!(without(key).is_err_and(|error| error.contains(&format!("missing key `{key}`"))), "{key}");
+    }
+}
+
+#[test]
+fn the_examples_of_configurations_are_valid() {
+    let (readme, manual) = (read("README.md"), read("man/cutover-config.5"));
+    let in_readme = readme.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let in_manual = manual.split(".Bd -literal -offset indent\n").skip(1).filter_map(|rest| rest.split(".Ed").next());
+    let examples: Vec<&str> = in_readme.chain(in_manual.filter(|example| example.starts_with("app = "))).collect();
+    assert_eq!(examples.len(), 3);
+    for example in examples {
+        Config::parse(example).unwrap_or_else(|error| panic!("{error} in {example}"));
+    }
+}
+
+#[test]
+fn the_pages_are_good_mdoc() {
+    let pages: Vec<PathBuf> = fs::read_dir(project().join("man")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let Ok(linted) = Command::new("mandoc").args(["-T", "lint", "-W", "warning"]).args(pages).output() else {
+        eprintln!("skipped: there is no mandoc");
+        return;
+    };
+    assert_eq!(String::from_utf8_lossy(&linted.stdout), "");
+}

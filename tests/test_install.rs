@@ -1,0 +1,224 @@
+//! install: everything is laid out, again changes only what differs, and --remove leaves what is the user's.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::holder::Holder;
+use crate::site::{BRISK, Ran, Sample, Site, built, chmod, eventually, explains_itself};
+
+#[test]
+fn it_explains_itself() {
+    let about =
+        "Lay everything out: directories, tools, configuration, nginx's files. Run again, it changes only what differs";
+    explains_itself("install", about);
+}
+
+#[test]
+fn what_is_missing_or_wrong_is_an_error_before_anything_is_laid() {
+    let site = Site::unlaid(Sample::Static, BRISK);
+    let install =
+        |arguments: &[&str]| Ran::of(&site.command(&built().join("install")).args(arguments).output().unwrap());
+    let reason = "install: no configuration: say --config FILE; cutover-config(5) describes it\n";
+    install(&[]).is(2, "", reason);
+    let reason = "install: cannot read nowhere.toml: No such file or directory (os error 2)\n";
+    install(&["--config", "nowhere.toml"]).is(2, "", reason);
+    let reason = "install: the following required arguments were not provided: --remove; see install --help\n";
+    install(&["--config", "shop.toml", "--purge"]).is(2, "", reason);
+    let reason = "install: cannot find user \"nobody-of-that-name\"; useradd makes one\n";
+    install(&["--config", "shop.toml", "--user", "nobody-of-that-name"]).is(2, "", reason);
+
+    site.write_config("[nginx]\nown = true\nserver_name = \"x; include /etc/passwd\"\n");
+    let line = fs::read_to_string(site.config()).unwrap().lines().count();
+    let reason = format!("install: cannot use shop.toml: line {line}: ");
+    install(&["--config", "shop.toml"]).fails(2, &[&reason, "cannot stand in nginx's configuration"]);
+
+    site.write_config(BRISK);
+    let holder = Holder::of(site.ports.second);
+    let (port, described) = (site.ports.second, holder.described());
+    let reason =
+        format!("install: cannot give port {port} to B: {described} holds it; choose another in [instances]\n");
+    site.install(&[]).is(3, "", &reason);
+    assert!(!site.home.exists() && !site.directory.path().join(".profile").exists());
+}
+
+#[test]
+fn a_dry_run_prints_what_a_run_would_lay_and_lays_nothing() {
+    let site = Site::unlaid(Sample::Static, BRISK);
+    let dry = site.install(&["--dry-run"]).masked(&site);
+    assert_eq!((dry.code, dry.stderr.as_str()), (0, ""));
+    assert!(!site.home.exists() && !site.directory.path().join(".profile").exists());
+    let laid = site.install(&[]).masked(&site);
+    assert_eq!((laid.code, laid.stdout.as_str()), (0, ""));
+    let would: Vec<&str> = dry.stdout.lines().map(|line| line.strip_prefix("lay ").unwrap()).collect();
+    let did: Vec<&str> = laid.stderr.lines().filter_map(|line| line.strip_prefix("install: laid ")).collect();
+    assert_eq!(sorted(would), sorted(did.clone()));
+    for path in ["directory HOME/releases", "16 tools in HOME/bin", "HOME/config.toml", "HOME/nginx/nginx.conf"] {
+        assert!(did.contains(&path), "{path} is not in {did:?}");
+    }
+    let last = laid.stderr.lines().last().unwrap();
+    assert_eq!(last, "install: shop is laid out; next: HOME/bin/deploy");
+    site.install(&["--dry-run"]).is(0, "", "");
+}
+
+#[test]
+fn a_second_install_has_nothing_to_do_and_changes_nothing() {
+    let site = Site::new(Sample::Static, BRISK);
+    let before = everything(&site.home);
+    let said = "install: nothing to do: shop is laid out in HOME\n";
+    site.install(&[]).masked(&site).is(0, "", said);
+    assert_eq!(everything(&site.home), before);
+    // Its own configuration serves when no other is given.
+    let mut own = site.tool("install", &["--home"]);
+    Ran::of(&own.arg(&site.home).output().unwrap()).masked(&site).is(0, "", said);
+    assert_eq!(everything(&site.home), before);
+    assert_eq!(fs::metadata(site.home.join("env")).unwrap().mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(&site.home).unwrap().mode() & 0o777, 0o750);
+}
+
+#[test]
+fn the_path_line_is_added_once_and_taken_out_again() {
+    let site = Site::unlaid(Sample::Static, BRISK);
+    let profile = site.directory.path().join(".profile");
+    let own = "# mine\nexport EDITOR=vi";
+    fs::write(&profile, own).unwrap();
+    site.install(&[]).ok();
+    let line = format!("PATH={}/bin:$PATH # laid by cutover's install\n", site.home.display());
+    assert_eq!(fs::read_to_string(&profile).unwrap(), format!("{own}\n{line}"));
+    site.install(&[]).ok();
+    assert_eq!(fs::read_to_string(&profile).unwrap(), format!("{own}\n{line}"));
+    let found = site.command(Path::new("/bin/sh")).args(["-c", ". ./.profile; command -v deploy"]).output().unwrap();
+    Ran::of(&found).masked(&site).is(0, "HOME/bin/deploy\n", "");
+    site.install(&["--remove", "--force"]).ok();
+    assert_eq!(fs::read_to_string(&profile).unwrap(), format!("{own}\n"));
+}
+
+#[test]
+fn a_server_block_that_was_edited_is_left_alone() {
+    let site = Site::new(Sample::Static, BRISK);
+    let path = site.home.join("nginx/conf.d/shop-server.conf");
+    let edited = fs::read_to_string(&path).unwrap().replace("server_name _;", "server_name shop.example.org;");
+    fs::write(&path, &edited).unwrap();
+    let said = site.install(&[]).masked(&site);
+    assert_eq!((said.code, said.stdout.as_str()), (0, ""));
+    assert!(
+        said.stderr.contains("install: left HOME/nginx/conf.d/shop-server.conf alone: it was edited\n"),
+        "{said:?}"
+    );
+    assert_eq!(fs::read_to_string(&path).unwrap(), edited);
+    site.install(&["--dry-run"]).is(0, "", "");
+    site.install(&["--remove", "--force"]).ok();
+}
+
+#[test]
+fn tools_are_upgraded_while_the_app_runs() {
+    let site = Site::new(Sample::Static, BRISK);
+    // A former version, as far as anybody can tell: the same program, and a byte more.
+    for tool in ["supervise", "deploy"] {
+        let path = site.home.join("bin").join(tool);
+        let former = [fs::read(&path).unwrap(), vec![0]].concat();
+        fs::write(&path, former).unwrap();
+        chmod(&path, 0o755);
+    }
+    site.run("deploy", &[]).ok();
+    let before = (site.processes(), site.pid("A"));
+    let said = "install: laid 16 tools in HOME/bin\ninstall: shop is laid out; next: HOME/bin/deploy\n";
+    site.install(&[]).masked(&site).is(0, "", said);
+    assert_eq!((site.processes(), site.pid("A")), before);
+    for tool in ["supervise", "deploy", "pid"] {
+        assert!(fs::read(site.home.join("bin").join(tool)).unwrap() == fs::read(built().join(tool)).unwrap(), "{tool}");
+    }
+    assert_eq!(site.get("/"), (200, "v1\n".to_owned()));
+}
+
+#[test]
+fn what_nginx_refuses_is_put_back() {
+    let site = Site::new(Sample::Static, BRISK);
+    site.run("deploy", &[]).ok();
+    let before = contents(&site.home.join("nginx/conf.d"));
+    let config = fs::read_to_string(site.home.join("config.toml")).unwrap();
+    site.write_config(&format!(
+        "[nginx]\nown = true\nlisten = [\"nonsense:port:x\"]\nstatus_port = {}\n{BRISK}",
+        site.ports.status
+    ));
+    let refused = site.install(&[]);
+    refused.fails(3, &["install: nginx refuses the new configuration, the old one is back: nginx: "]);
+    assert!(refused.stderr.contains("nonsense:port:x"), "{refused:?}");
+    assert_eq!(contents(&site.home.join("nginx/conf.d")), before);
+    assert_eq!(site.get("/"), (200, "v1\n".to_owned()));
+    assert_eq!(fs::read_to_string(site.home.join("config.toml")).unwrap(), config, "the tools' and nginx's differ");
+    site.write_config(BRISK);
+    site.install(&[]).masked(&site).is(0, "", "install: nothing to do: shop is laid out in HOME\n");
+}
+
+#[test]
+fn ports_are_not_changed_under_instances_that_run() {
+    let site = Site::new(Sample::Static, BRISK);
+    site.run("deploy", &[]).ok();
+    let port = site.ports.first;
+    let text = fs::read_to_string(site.config()).unwrap();
+    fs::write(site.config(), text.replace(&format!("A = {port}"), &format!("A = {}", site.ports.second + 3))).unwrap();
+    let before = everything(&site.home);
+    let reason = format!(
+        "install: stop the instances first: cannot change [instances]: A runs on port {port}; --force does it all the same\n"
+    );
+    site.install(&[]).is(3, "", &reason);
+    assert_eq!(everything(&site.home), before);
+    fs::write(site.config(), text).unwrap();
+}
+
+#[test]
+fn removing_ends_everything_and_leaves_what_is_the_users() {
+    let site = Site::new(Sample::Static, BRISK);
+    fs::write(site.home.join("env"), "SECRET=1\n").unwrap();
+    fs::write(site.home.join("hooks/after"), "#!/bin/sh\n").unwrap();
+    site.run("deploy", &[]).ok();
+    let reason = "install: cannot remove shop: it would be stopped; --force does it all the same\n";
+    site.install(&["--remove"]).is(3, "", reason);
+    assert_eq!(site.get("/"), (200, "v1\n".to_owned()));
+
+    let removed = site.install(&["--remove", "--force"]).masked(&site);
+    assert_eq!((removed.code, removed.stdout.as_str()), (0, ""));
+    for said in ["stopped A", "removed HOME/state", "removed HOME/bin/deploy", "took HOME/bin out of SITE/.profile"] {
+        assert!(removed.stderr.contains(&format!("install: {said}\n")), "{said:?} is not in {removed:?}");
+    }
+    eventually("all processes have ended, nginx included", || site.processes().is_empty());
+    for gone in ["bin", "state", "run", "nginx"] {
+        assert!(!site.home.join(gone).exists(), "{gone}");
+    }
+    for (kept, text) in [("env", "SECRET=1\n"), ("hooks/after", "#!/bin/sh\n"), ("instances/A/VERSION", "v1\n")] {
+        assert_eq!(fs::read_to_string(site.home.join(kept)).unwrap(), text);
+    }
+    assert!(site.home.join("config.toml").exists() && site.home.join("logs/A.log").exists());
+
+    // Laid out again, it has its releases still.
+    site.install(&[]).ok();
+    site.run("deploy", &[]).ok();
+    assert_eq!(site.get("/"), (200, "v1\n".to_owned()));
+    site.install(&["--remove", "--force", "--purge"]).ok();
+    assert!(!site.home.exists());
+}
+
+fn sorted(mut lines: Vec<&str>) -> Vec<&str> {
+    lines.sort_unstable();
+    lines
+}
+
+/// Each file and directory below, with its inode and the time of its last change.
+fn everything(directory: &Path) -> BTreeMap<PathBuf, (u64, i64, i64)> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(directory).unwrap().flatten() {
+        let meta = entry.metadata().unwrap();
+        if meta.is_dir() {
+            found.extend(everything(&entry.path()));
+        }
+        found.insert(entry.path(), (meta.ino(), meta.mtime(), meta.mtime_nsec()));
+    }
+    found
+}
+
+fn contents(directory: &Path) -> BTreeMap<PathBuf, String> {
+    let files = everything(directory).into_keys().filter(|path| path.is_file());
+    files.map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
+}

@@ -1,0 +1,131 @@
+//! status: both instances side by side, for people and for programs.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::site::{BRISK, Ran, Sample, Site, eventually, explains_itself};
+
+#[test]
+fn it_explains_itself() {
+    explains_itself("status", "Show both instances side by side");
+    let site = Site::new(Sample::Static, BRISK);
+    let reason = "the argument '--json' cannot be used with '--watch'; see status --help";
+    site.run("status", &["--json", "--watch"]).is(2, "", &format!("status: {reason}\n"));
+    fs::write(site.home.join("config.toml"), "").unwrap();
+    site.run("status", &[]).fails(2, &["status: cannot use ", "config.toml: line 1: missing key `app`"]);
+    site.install(&[]).ok();
+}
+
+#[test]
+fn a_table_for_people_and_json_for_programs() {
+    let site = Site::new(Sample::Static, BRISK);
+    let (first, second) = (site.ports.first, site.ports.second);
+    let nothing = "path - - | release - - | version - - | proxy disabled disabled | health does not listen does not listen \
+                   | pid - - | uptime - - | memory - - | restarts - -";
+    let table = site.run("status", &[]);
+    assert_eq!(words(&table), format!("shop A B | port {first} {second} | {nothing}"));
+    assert_eq!((table.code, table.stderr.as_str()), (0, ""));
+    site.run("status", &["--watch"]).is(0, &table.stdout, "");
+
+    let id = site.run("update-instance", &[]).ok();
+    let commit = id.trim().split_once('-').unwrap().1;
+    site.run("deploy", &[]).ok();
+    let status = json(&site);
+    let looked = &status["instances"][0];
+    let path = site.home.join("releases").join(id.trim());
+    let expected = json!({
+        "app": "shop", "enabled": "A", "nginx": "A", "nginx_error": null,
+        "instances": [
+            {
+                "name": "A", "port": first, "path": path, "release": id.trim(), "version": commit, "proxy": "enabled",
+                "healthy": true, "health": "healthy", "health_milliseconds": looked["health_milliseconds"],
+                "pid": site.pid("A"), "uptime_seconds": looked["uptime_seconds"], "memory_bytes": looked["memory_bytes"],
+                "restarts": 0, "last_exit": null
+            },
+            {
+                "name": "B", "port": second, "path": null, "release": null, "version": null, "proxy": "disabled",
+                "healthy": false, "health": "does not listen", "health_milliseconds": null,
+                "pid": null, "uptime_seconds": null, "memory_bytes": null, "restarts": null, "last_exit": null
+            }
+        ]
+    });
+    assert_eq!(status, expected);
+    assert!((0.0..2000.0).contains(&looked["health_milliseconds"].as_f64().unwrap()), "{looked}");
+    assert!(looked["uptime_seconds"].as_u64().unwrap() < 60, "{looked}");
+    assert!(looked["memory_bytes"].as_u64().unwrap() > 10_000, "{looked}");
+
+    let table = words(&site.run("status", &[]));
+    for row in [
+        format!("shop A B | port {first} {second} | path {} - | release {} - ", path.display(), id.trim()),
+        format!(
+            " | version {commit} - | proxy enabled disabled | health healthy does not listen | pid {} - ",
+            site.pid("A")
+        ),
+        " | restarts 0 -".to_owned(),
+    ] {
+        assert!(table.contains(&row), "{row:?} is not in {table:?}");
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_error() {
+    let site = Site::new(Sample::Static, BRISK);
+    site.shell("status | head -1 | tr -s ' '").is(0, "shop A B\n", "");
+    site.run_unread("status", &[]).is(0, "", "");
+    site.run_unread("status", &["--json"]).is(0, "", "");
+}
+
+#[test]
+fn what_does_not_fit_together_is_said_below() {
+    let site = Site::new(Sample::Static, BRISK);
+    site.run("deploy", &[]).ok();
+    let ended = |status: &Ran| status.stdout.split_once("\n\n").map(|(_, text)| text.to_owned());
+    assert_eq!(ended(&site.run("status", &[])), None);
+
+    fs::remove_file(site.home.join("state/enabled")).unwrap();
+    std::os::unix::fs::symlink("B", site.home.join("state/enabled")).unwrap();
+    fs::remove_file(site.home.join("state/B/B")).unwrap();
+    let said = "B is enabled, but nginx uses A; connect-to-nginx B finds out why\n";
+    assert_eq!(ended(&site.run("status", &[])).as_deref(), Some(said));
+
+    site.shell("kill $(cat .shop/nginx/nginx.pid)").ok();
+    eventually("nginx has gone", || json(&site)["nginx"] == Value::Null);
+    let said = format!(
+        "nginx does not answer on its status port 127.0.0.1:{} (connection refused): run bootup, or run install again if it runs\n",
+        site.ports.status
+    );
+    let status = site.run("status", &[]);
+    assert_eq!((status.code, ended(&status)), (0, Some(said)));
+}
+
+#[test]
+fn two_hung_instances_cost_one_short_timeout() {
+    let site = Site::new(Sample::Static, BRISK);
+    site.run("deploy", &[]).ok();
+    site.commit("v2", "");
+    site.run("deploy", &[]).ok();
+    let pids = format!("{} {}", site.pid("A"), site.pid("B"));
+    site.shell(&format!("kill -STOP {pids}")).ok();
+    let began = Instant::now();
+    let status = json(&site);
+    let took = began.elapsed();
+    site.shell(&format!("kill -CONT {pids}")).ok();
+    for instance in status["instances"].as_array().unwrap() {
+        assert_eq!((&instance["healthy"], &instance["health"]), (&json!(false), &json!("no answer within 2.0 s")));
+        assert_eq!(instance["health_milliseconds"], Value::Null);
+    }
+    assert!(took < Duration::from_millis(3500), "{took:?}");
+}
+
+/// A table with its columns closed up and its lines joined.
+fn words(ran: &Ran) -> String {
+    let lines: Vec<String> =
+        ran.stdout.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    lines.join(" | ")
+}
+
+fn json(site: &Site) -> Value {
+    serde_json::from_str(&site.run("status", &["--json"]).ok()).unwrap()
+}
