@@ -18,7 +18,7 @@ demo: set-up ## Watch a deploy, a crash and a rollback under load
 
 test: set-up ## Install what is missing and run all tests
 	$(CARGO) build --release --bins --examples --locked
-	$(CARGO) test --release --locked --lib --test tests
+	$(CARGO) test --release --locked --lib --test tests -- --test-threads=4
 
 check: ## Formatting and lints, warnings as errors
 	$(CARGO) fmt --check

@@ -5,7 +5,7 @@ mod socket;
 mod spawn;
 mod tree;
 
-pub use socket::{Owner, connections, is_listening, owner};
+pub use socket::{Owner, connections, owner};
 pub use spawn::{Bond, isolate, release_startup_code};
 pub use tree::{kill_tree, living, tree, with_environment};
 

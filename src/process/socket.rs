@@ -1,10 +1,20 @@
-//! The kernel's TCP table: who listens on a port, how many connections it has.
+//! The kernel's TCP sockets: who listens on a port, how many connections it has.
+//!
+//! Asked over sock_diag(7), which answers with the sockets in question only. /proc/net/tcp lists all of them, tens of
+//! thousands on a busy proxy, and is the fallback where the kernel has no sock_diag.
 
 use std::collections::HashSet;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
 
-use anyhow::{Context, Result};
-use procfs::net::{TcpNetEntry, TcpState, tcp, tcp6};
-use procfs::process::{FDTarget, Process as Proc, all_processes};
+use anyhow::{Context, Result, anyhow, bail};
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_sock_diag::SockDiagMessage;
+use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
+use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
+use procfs::net::{TcpState, tcp, tcp6};
+use procfs::process::all_processes;
 
 use super::{Pid, Process, tree};
 
@@ -19,52 +29,129 @@ pub enum Owner {
     Hidden,
 }
 
-fn table() -> Result<Vec<TcpNetEntry>> {
-    let mut entries = tcp().context("cannot read /proc/net/tcp")?;
-    // A kernel without IPv6 has no such table.
-    entries.extend(tcp6().unwrap_or_default());
-    Ok(entries)
+/// The sockets of a port that one can ask for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Listening,
+    /// Open on the server's side: answers may still be under way on them.
+    Connected,
 }
 
-fn listening_inodes(port: u16) -> Result<HashSet<u64>> {
-    let listening =
-        table()?.into_iter().filter(|entry| entry.local_address.port() == port && entry.state == TcpState::Listen);
-    Ok(listening.map(|entry| entry.inode).collect())
-}
-
-/// Whether anybody listens on this port, on whatever address.
-pub fn is_listening(port: u16) -> Result<bool> {
-    Ok(!listening_inodes(port)?.is_empty())
-}
-
-/// How many connections to this port are open on the server's side: answers may still be under way on them.
+/// How many connections to this port are open on the server's side.
 pub fn connections(port: u16) -> Result<usize> {
-    let open = [TcpState::Established, TcpState::SynRecv, TcpState::CloseWait];
-    let entries = table()?;
-    Ok(entries.iter().filter(|entry| entry.local_address.port() == port && open.contains(&entry.state)).count())
+    Ok(inodes(port, Kind::Connected)?.len())
 }
 
-/// Who listens on this port. `likely` is the root of the tree where it is looked for first, which spares a walk over
-/// all the machine's processes.
+/// Who listens on this port, on whatever address. `likely` is the root of the tree where it is looked for first, which
+/// spares a walk over all the machine's processes.
 pub fn owner(port: u16, likely: Option<Pid>) -> Result<Owner> {
-    let inodes = listening_inodes(port)?;
+    let inodes: HashSet<u64> = inodes(port, Kind::Listening)?.into_iter().collect();
     if inodes.is_empty() {
         return Ok(Owner::Nobody);
     }
-    let near = likely.map(tree).unwrap_or_default();
-    let holds = |process: &Process| Proc::new(process.pid.raw()).is_ok_and(|proc| holds_any(&proc, &inodes));
-    if let Some(found) = near.into_iter().find(holds) {
+    let names: HashSet<Vec<u8>> = inodes.iter().map(|inode| format!("socket:[{inode}]").into_bytes()).collect();
+    // The root is a supervise, which never listens: it comes last.
+    let mut near = likely.map(tree).unwrap_or_default();
+    let root = near.len().min(1);
+    near.rotate_left(root);
+    if let Some(found) = near.into_iter().find(|process| holds_any(process.pid, &names)) {
         return Ok(Owner::Process(found));
     }
     let all = all_processes().context("cannot read /proc")?;
-    let found = all.flatten().find(|proc| holds_any(proc, &inodes));
-    let process = found.and_then(|proc| Process::with_pid(Pid::from_raw(proc.pid)));
-    Ok(process.map_or(Owner::Hidden, Owner::Process))
+    let found = all.flatten().map(|process| Pid::from_raw(process.pid)).find(|pid| holds_any(*pid, &names));
+    Ok(found.and_then(Process::with_pid).map_or(Owner::Hidden, Owner::Process))
 }
 
-fn holds_any(proc: &Proc, inodes: &HashSet<u64>) -> bool {
-    let Ok(descriptors) = proc.fd() else { return false };
-    descriptors
-        .flatten()
-        .any(|descriptor| matches!(descriptor.target, FDTarget::Socket(inode) if inodes.contains(&inode)))
+fn holds_any(pid: Pid, sockets: &HashSet<Vec<u8>>) -> bool {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    let mut targets = descriptors.flatten().filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
+    targets.any(|target| sockets.contains(target.as_os_str().as_bytes()))
+}
+
+/// The inodes of a port's sockets of one kind, IPv4 and IPv6.
+fn inodes(port: u16, kind: Kind) -> Result<Vec<u64>> {
+    asked(port, kind).or_else(|_| listed(port, kind))
+}
+
+fn asked(port: u16, kind: Kind) -> Result<Vec<u64>> {
+    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    let mut found = ask(&socket, AF_INET, SocketId::new_v4(), port, kind)?;
+    // A kernel without IPv6 refuses the second question.
+    found.extend(ask(&socket, AF_INET6, SocketId::new_v6(), port, kind).unwrap_or_default());
+    Ok(found)
+}
+
+fn ask(socket: &Socket, family: u8, mut socket_id: SocketId, port: u16, kind: Kind) -> Result<Vec<u64>> {
+    socket_id.source_port = port;
+    let states = match kind {
+        Kind::Listening => StateFlags::LISTEN,
+        Kind::Connected => StateFlags::ESTABLISHED | StateFlags::SYN_RECV | StateFlags::CLOSE_WAIT,
+    };
+    let request = InetRequest { family, protocol: IPPROTO_TCP, extensions: ExtensionFlags::empty(), states, socket_id };
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+
+    let mut found = Vec::new();
+    loop {
+        let (datagram, _) = socket.recv_from_full()?;
+        let mut rest = &datagram[..];
+        while !rest.is_empty() {
+            let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest).map_err(|error| anyhow!("{error}"))?;
+            match message.payload {
+                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
+                    if response.header.socket_id.source_port == port {
+                        found.push(u64::from(response.header.inode));
+                    }
+                }
+                NetlinkPayload::Done(_) => return Ok(found),
+                _ => bail!("sock_diag refused the question"),
+            }
+            // Messages are padded to four bytes.
+            let length = (message.header.length as usize).next_multiple_of(4).max(4);
+            rest = rest.get(length..).unwrap_or_default();
+        }
+    }
+}
+
+fn listed(port: u16, kind: Kind) -> Result<Vec<u64>> {
+    let wanted: &[TcpState] = match kind {
+        Kind::Listening => &[TcpState::Listen],
+        Kind::Connected => &[TcpState::Established, TcpState::SynRecv, TcpState::CloseWait],
+    };
+    let mut entries = tcp().context("cannot read /proc/net/tcp")?;
+    // A kernel without IPv6 has no such table.
+    entries.extend(tcp6().unwrap_or_default());
+    let matching = entries.iter().filter(|entry| entry.local_address.port() == port && wanted.contains(&entry.state));
+    Ok(matching.map(|entry| entry.inode).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn the_kernel_and_its_listing_say_the_same() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            // A machine may have no IPv6.
+            let Ok(listener) = TcpListener::bind(address) else { continue };
+            let port = listener.local_addr().unwrap().port();
+            let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let _server = listener.accept().unwrap();
+            for kind in [Kind::Listening, Kind::Connected] {
+                assert_eq!(asked(port, kind).unwrap(), listed(port, kind).unwrap());
+                assert_eq!(asked(port, kind).unwrap().len(), 1);
+            }
+        }
+        assert_eq!(asked(1, Kind::Listening).unwrap(), Vec::<u64>::new());
+    }
 }
