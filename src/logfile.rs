@@ -19,6 +19,9 @@ const LINE_SLACK: u64 = 64 * 1024;
 /// How much of a file's end is read for its last lines.
 const TAIL_BYTES: u64 = 256 * 1024;
 
+/// How many lines a follower hands out at once.
+const AT_ONCE: usize = 4096;
+
 /// Appends to a log file and rotates it.
 pub struct Writer {
     path: PathBuf,
@@ -187,32 +190,33 @@ impl Follower {
         Ok((lines, follower))
     }
 
-    /// The whole lines that have come since the last call.
+    /// The whole lines that have come since the last call; of very many, the first few thousand, the rest next time.
     pub fn new_lines(&mut self) -> Result<Vec<String>> {
         let mut lines = Vec::new();
-        self.read_on(&mut lines)?;
-        while let Some(successor) = self.successor() {
+        while self.read_on(&mut lines)? {
+            let Some(successor) = self.successor() else { break };
             // The writer never writes to a file that it has renamed away: what is read now is the old file's end.
-            self.read_on(&mut lines)?;
-            self.open = Some(BufReader::new(successor));
-            self.read_on(&mut lines)?;
+            if self.read_on(&mut lines)? {
+                self.open = Some(BufReader::new(successor));
+            }
         }
         Ok(lines)
     }
 
-    fn read_on(&mut self, lines: &mut Vec<String>) -> Result<()> {
-        let Some(reader) = &mut self.open else { return Ok(()) };
-        while reader
-            .read_until(b'\n', &mut self.partial)
-            .with_context(|| format!("cannot read {}", self.path.display()))?
-            > 0
-        {
+    /// Reads lines until there is no more, or enough. True: there is no more.
+    fn read_on(&mut self, lines: &mut Vec<String>) -> Result<bool> {
+        let Some(reader) = &mut self.open else { return Ok(true) };
+        while lines.len() < AT_ONCE {
+            let count = reader.read_until(b'\n', &mut self.partial);
+            if count.with_context(|| format!("cannot read {}", self.path.display()))? == 0 {
+                return Ok(true);
+            }
             if self.partial.ends_with(b"\n") {
                 lines.push(String::from_utf8_lossy(&self.partial).trim_end_matches('\n').to_owned());
                 self.partial.clear();
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// The file that has taken the log's name since; None when it is still the one being read.

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::load::{self, Load};
-use crate::site::{BRISK, Sample, Site, eventually, none_lost};
+use crate::site::{Sample, Site, eventually, none_lost};
 
 /// How many whole deploys in a row.
 const DEPLOYS: usize = 50;
@@ -12,6 +12,9 @@ const DEPLOYS: usize = 50;
 const COMMITS: usize = 4;
 /// How many where each one waits for nginx's idle connections to the old instance to end, for three seconds.
 const DRAINED_DEPLOYS: usize = 3;
+/// How long requests in flight may take before their instance is stopped all the same: on a busy machine an answer can
+/// take some tenths of a second. Waiting for nginx's idle connections as well would take three seconds for each deploy.
+const PATIENT: &str = "[deploy]\nsoak = \"100ms\"\ndrain_timeout = \"1s\"\n";
 /// SSM shows the first 2,500 bytes of what a command printed.
 const QUIET: usize = 2000;
 
@@ -33,7 +36,7 @@ fn deploy_in_place_of(site: &Site, load: &Load, commit: &str, old: &str, new: &s
 /// So many deploys in a row that alternate two versions, with not one request lost. Every deploy has a commit of its own
 /// to fetch and build, or the releases are used again after the first round.
 fn deploys_in_a_row(sample: Sample, builds: Builds) {
-    let site = Site::new(sample, BRISK);
+    let site = Site::new(sample, PATIENT);
     let mut commits = vec![site.git(&["rev-parse", "HEAD"]).trim().to_owned()];
     site.run("deploy", &[]).ok();
     let load = site.load();
@@ -85,7 +88,7 @@ fn deploys_without_a_fallback_lose_nothing() {
     let site = Site::unlaid(Sample::Static, "");
     let (listen, status) = (site.ports.listen, site.ports.status);
     let nginx =
-        format!("own = true\nlisten = [\"127.0.0.1:{listen}\"]\nstatus_port = {status}\nfailover = false\n{BRISK}");
+        format!("own = true\nlisten = [\"127.0.0.1:{listen}\"]\nstatus_port = {status}\nfailover = false\n{PATIENT}");
     site.write_config(&format!("[nginx]\n{nginx}"));
     site.install(&[]).ok();
     site.run("deploy", &[]).ok();
