@@ -17,6 +17,7 @@ demo: set-up ## Watch a deploy, a crash and a rollback under load
 	tests/demo.sh
 
 test: set-up ## Install what is missing and run all tests
+	@tests/set-up.sh mandoc
 	$(CARGO) build --release --bins --examples --locked
 	$(CARGO) test --release --locked --lib --test tests -- --test-threads=4
 
