@@ -237,9 +237,9 @@ impl<'a> Keeper<'a> {
 
     /// Moves what the app has written into the log.
     fn copy_output(&mut self) {
-        let mut chunk = [0; 64 * 1024];
+        let mut chunk = [0; 8 * 1024];
         // Bounded, so that an app which never stops writing cannot keep supervise from its other work.
-        for _ in 0..64 {
+        for _ in 0..512 {
             match self.output.read(&mut chunk) {
                 Ok(count @ 1..) => self.log.append(&chunk[..count]),
                 _ => return,
