@@ -65,7 +65,9 @@ impl Process {
     /// The process that has this id now; None when there is none, or only a zombie is left of it.
     pub fn with_pid(pid: Pid) -> Option<Process> {
         let stat = procfs::process::Process::new(pid.raw()).ok()?.stat().ok()?;
-        (!matches!(stat.state, 'Z' | 'X')).then_some(Process { pid, start: stat.starttime })
+        // Its first thread may end before the others: only together with them is it gone, and its sockets with it.
+        let gone = matches!(stat.state, 'Z' | 'X') && stat.num_threads <= 1;
+        (!gone).then_some(Process { pid, start: stat.starttime })
     }
 
     /// Whether it still lives.

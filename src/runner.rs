@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::Signal;
+use nix::unistd::Uid;
 
 use crate::app::{App, Instance, ReleaseId};
 use crate::deadline::Deadline;
@@ -34,6 +35,8 @@ pub const CHECK: Duration = Duration::from_secs(5);
 const SHORTEST_CHECK: Duration = Duration::from_millis(100);
 /// How often a stop looks whether it is done.
 const POLL: Duration = Duration::from_millis(10);
+/// How long a process that is ending may keep its sockets.
+const ENDING: Duration = Duration::from_secs(2);
 /// What supervise may take beyond the app's own stop_timeout before it is killed itself.
 const SUPERVISE_SLACK: Duration = Duration::from_secs(5);
 
@@ -75,10 +78,9 @@ fn spawn(app: &App, instance: &Instance) -> Result<Child> {
     let release = release.ok_or_else(|| anyhow!("it has no release yet; update-instance {instance} makes one"))?;
     app.environment(&release, Some(instance))?;
     end_leftovers(app, instance);
-    match process::owner(instance.port().number(), None)? {
-        Owner::Nobody => {}
-        Owner::Process(holder) => bail!("port {} is held by {}", instance.port(), process::describe(holder.pid)),
-        Owner::Hidden => bail!("port {} is held by a process of another user", instance.port()),
+    let holder = holder_of_port(instance)?;
+    if holder != Owner::Nobody {
+        bail!("port {} is held by {}", instance.port(), holder.in_words());
     }
     let path = app.instance_log(instance);
     let log = durable::open_log(&path).with_context(|| format!("cannot open {}", path.display()))?;
@@ -88,6 +90,19 @@ fn spawn(app: &App, instance: &Instance) -> Result<Child> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     process::isolate(&mut command, Bond::Free);
     command.spawn().with_context(|| format!("cannot run {}", supervise.display()))
+}
+
+/// Who holds an instance's port. One of ours that is just ending is waited for: it cannot be seen any more, and its
+/// socket is gone in a moment.
+fn holder_of_port(instance: &Instance) -> Result<Owner> {
+    let patience = Deadline::after(ENDING);
+    loop {
+        let owner = process::owner(instance.port().number(), None)?;
+        let is_ending = matches!(owner, Owner::Hidden(uid) if uid == Uid::effective());
+        if !is_ending || !patience.sleep(POLL) {
+            return Ok(owner);
+        }
+    }
 }
 
 /// Waits until an instance is healthy, it dies, or the deadline passes. `child` is its supervise when started here.
@@ -155,16 +170,12 @@ fn last_lines(app: &App, instance: &Instance) -> String {
 pub fn stop(app: &App, instance: &Instance, deadline: Deadline) -> Result<bool> {
     if supervisor(app, instance)?.is_none() {
         end_leftovers(app, instance);
-        return match process::owner(instance.port().number(), None)? {
-            Owner::Process(holder) => {
-                bail!(
-                    "cannot stop {instance}: {} on port {} was not started by start-instance; stop it by hand",
-                    process::describe(holder.pid),
-                    instance.port()
-                )
-            }
-            _ => Ok(false),
-        };
+        let holder = holder_of_port(instance)?;
+        if matches!(holder, Owner::Process(_)) {
+            let (holder, port) = (holder.in_words(), instance.port());
+            bail!("cannot stop {instance}: {holder} on port {port} was not started by start-instance; stop it by hand");
+        }
+        return Ok(false);
     }
     drain(instance, deadline.within(app.config.deploy.drain_timeout))?;
     end(app, instance)?;

@@ -1,10 +1,13 @@
 //! Promise 1: a cutover loses no request. Whole deploys of real apps, one after the other, while a load goes on.
 
-use std::thread;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::load::{self, Load};
-use crate::site::{Sample, Site, eventually, none_lost};
+use crate::load::{self, Failure, Load, Pace};
+use crate::site::{BRISK, Sample, Site, eventually, none_lost};
 
 /// How many whole deploys in a row.
 const DEPLOYS: usize = 50;
@@ -134,52 +137,75 @@ fn connections(port: u16) -> usize {
 
 #[test]
 fn long_exchanges_outlive_a_deploy() {
-    const LONG: Duration = Duration::from_secs(8);
-    let site = Site::new(Sample::Static, "");
+    let site = Site::new(Sample::Static, BRISK);
     site.run("deploy", &[]).ok();
     let address = site.address();
     let mut socket = load::websocket(address).unwrap();
     socket.ping().unwrap();
-    let slow = thread::spawn(move || load::slow(address, Duration::from_secs(5)));
-    let download = thread::spawn(move || load::download(address, 50_000_000, LONG));
-    let upload = thread::spawn(move || load::upload(address, 20_000_000, LONG));
+    let go_on = site.home.join("go-on");
+    let held = thread::spawn({
+        let go_on = go_on.clone();
+        move || load::held(address, &go_on)
+    });
+    let transfers = Transfers::begin(address);
     eventually("nginx has all four", || connections(site.ports.listen) >= 4);
-    eventually("the app has the slow request and the WebSocket", || connections(site.ports.first) >= 2);
+    eventually("the app has the held request and the WebSocket", || connections(site.ports.first) >= 2);
     site.commit("v2", "");
     site.run("deploy", &[]).ok();
-    assert!(!slow.is_finished() && !upload.is_finished() && !download.is_finished(), "deployed too late");
     assert_eq!(site.get("/"), (200, "v2\n".to_owned()));
+    assert!(!held.is_finished(), "the held request had an answer too early");
     socket.ping().unwrap();
-    assert_eq!(slow.join().unwrap().unwrap(), "v1");
-    download.join().unwrap().unwrap();
-    upload.join().unwrap().unwrap();
+    std::fs::write(go_on, "").unwrap();
+    assert_eq!(held.join().unwrap().unwrap(), "v1");
+    transfers.end_whole();
     socket.ping().unwrap();
     socket.close().unwrap();
+}
+
+/// A download and an upload that are in flight until they are told to end.
+struct Transfers {
+    go_on: Arc<AtomicBool>,
+    both: [JoinHandle<Result<(), Failure>>; 2],
+}
+
+impl Transfers {
+    fn begin(address: SocketAddr) -> Transfers {
+        let go_on = Arc::new(AtomicBool::new(false));
+        let pace = [(); 2].map(|()| Pace::HalfUntil(Arc::clone(&go_on)));
+        let [one, other] = pace;
+        let download = thread::spawn(move || load::download(address, 50_000_000, &one));
+        let upload = thread::spawn(move || load::upload(address, 20_000_000, &other));
+        Transfers { go_on, both: [download, upload] }
+    }
+
+    /// They must still be in flight, and come through whole.
+    fn end_whole(self) {
+        assert!(self.both.iter().all(|transfer| !transfer.is_finished()), "a transfer ended too early");
+        self.go_on.store(true, Ordering::Relaxed);
+        for transfer in self.both {
+            transfer.join().unwrap().unwrap();
+        }
+    }
 }
 
 /// An upload and a download begin with the first instance; when the deploys are done, they go on. nginx reads a whole
 /// upload before it passes it on, to the instance that was enabled when it began.
 fn slow_transfers_outlive_their_instance(configuration: &str, versions: &[&str]) {
-    const LONG: Duration = Duration::from_secs(9);
     let site = Site::new(Sample::Static, configuration);
     site.run("deploy", &[]).ok();
-    let address = site.address();
-    let download = thread::spawn(move || load::download(address, 50_000_000, LONG));
-    let upload = thread::spawn(move || load::upload(address, 20_000_000, LONG));
+    let transfers = Transfers::begin(site.address());
     eventually("nginx reads both", || connections(site.ports.listen) >= 2);
     for version in versions {
         site.commit(version, "");
         site.run("deploy", &[]).ok();
     }
-    assert!(!upload.is_finished() && !download.is_finished(), "deployed too late");
-    download.join().unwrap().unwrap();
-    upload.join().unwrap().unwrap();
+    transfers.end_whole();
     assert_eq!(site.get("/"), (200, format!("{}\n", versions.last().unwrap())));
 }
 
 #[test]
 fn slow_transfers_outlive_the_replacement_of_the_instance_that_they_began_with() {
-    slow_transfers_outlive_their_instance("", &["v2", "v3"]);
+    slow_transfers_outlive_their_instance("[deploy]\nsoak = \"100ms\"\n", &["v2", "v3"]);
 }
 
 #[test]

@@ -33,6 +33,6 @@ fn run(arguments: Arguments) -> Result<Exit> {
             outcome::print(&format!("{}\n", process.pid))?;
             Ok(Exit::Done)
         }
-        Owner::Hidden => bail!("cannot tell who listens on port {}: a process of another user", instance.port()),
+        hidden => bail!("cannot tell which process listens on port {}: {}", instance.port(), hidden.in_words()),
     }
 }

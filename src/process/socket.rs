@@ -13,10 +13,12 @@ use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
+use nix::unistd::{Gid, Uid};
 use procfs::net::{TcpState, tcp, tcp6};
 use procfs::process::all_processes;
 
-use super::{Pid, Process, tree};
+use super::{Pid, Process, describe, tree};
+use crate::account::Account;
 
 /// Who listens on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +27,27 @@ pub enum Owner {
     Nobody,
     /// This process; the first in the tree when several share the socket.
     Process(Process),
-    /// Somebody whose descriptors we may not see: a process of another user.
-    Hidden,
+    /// Somebody who cannot be named: a process of another user, whose descriptors we may not see, or one of ours that is
+    /// just ending, whose sockets outlive its entry in /proc by a moment. The uid is the socket's.
+    Hidden(Uid),
+}
+
+impl Owner {
+    /// In words: `node (pid 4711)`.
+    pub fn in_words(self) -> String {
+        match self {
+            Owner::Nobody => "nobody".to_owned(),
+            Owner::Process(process) => describe(process.pid),
+            Owner::Hidden(uid) => format!("a process of user {}", Account::of(uid, Gid::from_raw(uid.as_raw())).name),
+        }
+    }
+}
+
+/// A socket of the kernel's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    inode: u64,
+    uid: u32,
 }
 
 /// The sockets of a port that one can ask for.
@@ -39,17 +60,15 @@ enum Kind {
 
 /// How many connections to this port are open on the server's side.
 pub fn connections(port: u16) -> Result<usize> {
-    Ok(inodes(port, Kind::Connected)?.len())
+    Ok(sockets(port, Kind::Connected)?.len())
 }
 
 /// Who listens on this port, on whatever address. `likely` is the root of the tree where it is looked for first, which
 /// spares a walk over all the machine's processes.
 pub fn owner(port: u16, likely: Option<Pid>) -> Result<Owner> {
-    let inodes: HashSet<u64> = inodes(port, Kind::Listening)?.into_iter().collect();
-    if inodes.is_empty() {
-        return Ok(Owner::Nobody);
-    }
-    let names: HashSet<Vec<u8>> = inodes.iter().map(|inode| format!("socket:[{inode}]").into_bytes()).collect();
+    let listening = sockets(port, Kind::Listening)?;
+    let Some(first) = listening.first() else { return Ok(Owner::Nobody) };
+    let names: HashSet<Vec<u8>> = listening.iter().map(|one| format!("socket:[{}]", one.inode).into_bytes()).collect();
     // The root is a supervise, which never listens: it comes last.
     let mut near = likely.map(tree).unwrap_or_default();
     let root = near.len().min(1);
@@ -59,7 +78,7 @@ pub fn owner(port: u16, likely: Option<Pid>) -> Result<Owner> {
     }
     let all = all_processes().context("cannot read /proc")?;
     let found = all.flatten().map(|process| Pid::from_raw(process.pid)).find(|pid| holds_any(*pid, &names));
-    Ok(found.and_then(Process::with_pid).map_or(Owner::Hidden, Owner::Process))
+    Ok(found.and_then(Process::with_pid).map_or(Owner::Hidden(Uid::from_raw(first.uid)), Owner::Process))
 }
 
 fn holds_any(pid: Pid, sockets: &HashSet<Vec<u8>>) -> bool {
@@ -68,12 +87,12 @@ fn holds_any(pid: Pid, sockets: &HashSet<Vec<u8>>) -> bool {
     targets.any(|target| sockets.contains(target.as_os_str().as_bytes()))
 }
 
-/// The inodes of a port's sockets of one kind, IPv4 and IPv6.
-fn inodes(port: u16, kind: Kind) -> Result<Vec<u64>> {
+/// A port's sockets of one kind, IPv4 and IPv6.
+fn sockets(port: u16, kind: Kind) -> Result<Vec<Entry>> {
     asked(port, kind).or_else(|_| listed(port, kind))
 }
 
-fn asked(port: u16, kind: Kind) -> Result<Vec<u64>> {
+fn asked(port: u16, kind: Kind) -> Result<Vec<Entry>> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
@@ -83,7 +102,7 @@ fn asked(port: u16, kind: Kind) -> Result<Vec<u64>> {
     Ok(found)
 }
 
-fn ask(socket: &Socket, family: u8, mut socket_id: SocketId, port: u16, kind: Kind) -> Result<Vec<u64>> {
+fn ask(socket: &Socket, family: u8, mut socket_id: SocketId, port: u16, kind: Kind) -> Result<Vec<Entry>> {
     socket_id.source_port = port;
     let states = match kind {
         Kind::Listening => StateFlags::LISTEN,
@@ -107,7 +126,7 @@ fn ask(socket: &Socket, family: u8, mut socket_id: SocketId, port: u16, kind: Ki
             match message.payload {
                 NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
                     if response.header.socket_id.source_port == port {
-                        found.push(u64::from(response.header.inode));
+                        found.push(Entry { inode: response.header.inode.into(), uid: response.header.uid });
                     }
                 }
                 NetlinkPayload::Done(_) => return Ok(found),
@@ -120,7 +139,7 @@ fn ask(socket: &Socket, family: u8, mut socket_id: SocketId, port: u16, kind: Ki
     }
 }
 
-fn listed(port: u16, kind: Kind) -> Result<Vec<u64>> {
+fn listed(port: u16, kind: Kind) -> Result<Vec<Entry>> {
     let wanted: &[TcpState] = match kind {
         Kind::Listening => &[TcpState::Listen],
         Kind::Connected => &[TcpState::Established, TcpState::SynRecv, TcpState::CloseWait],
@@ -129,7 +148,7 @@ fn listed(port: u16, kind: Kind) -> Result<Vec<u64>> {
     // A kernel without IPv6 has no such table.
     entries.extend(tcp6().unwrap_or_default());
     let matching = entries.iter().filter(|entry| entry.local_address.port() == port && wanted.contains(&entry.state));
-    Ok(matching.map(|entry| entry.inode).collect())
+    Ok(matching.map(|entry| Entry { inode: entry.inode, uid: entry.uid }).collect())
 }
 
 #[cfg(test)]
@@ -152,6 +171,6 @@ mod tests {
                 assert_eq!(asked(port, kind).unwrap().len(), 1);
             }
         }
-        assert_eq!(asked(1, Kind::Listening).unwrap(), Vec::<u64>::new());
+        assert_eq!(asked(1, Kind::Listening).unwrap(), Vec::new());
     }
 }

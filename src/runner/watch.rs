@@ -30,7 +30,7 @@ pub fn state(app: &App, instance: &Instance) -> Result<State> {
     let owner = process::owner(instance.port().number(), supervisor.as_ref().map(|(pid, _)| *pid))?;
     let pid = match owner {
         Owner::Process(process) => Some(process),
-        Owner::Nobody | Owner::Hidden => None,
+        Owner::Nobody | Owner::Hidden(_) => None,
     };
     // Below supervise, or below whatever listens without one.
     let processes = match (&supervisor, pid) {

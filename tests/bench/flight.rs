@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::Duration;
 
-use crate::load::{self, Failure};
+use crate::load::{self, Failure, Pace};
 use crate::tally::Tally;
 
 /// How long a slow answer takes.
@@ -31,8 +31,8 @@ pub fn during(target: SocketAddr, meanwhile: impl FnOnce()) -> Vec<(&'static str
     thread::scope(|scope| {
         let exchanges: [fn(SocketAddr) -> Result<(), Failure>; 3] = [
             |target| load::slow(target, SLOW).map(drop),
-            |target| load::download(target, DOWNLOAD, TRANSFER),
-            |target| load::upload(target, UPLOAD, TRANSFER),
+            |target| load::download(target, DOWNLOAD, &Pace::Over(TRANSFER)),
+            |target| load::upload(target, UPLOAD, &Pace::Over(TRANSFER)),
         ];
         let mut groups: Vec<Vec<_>> = Vec::new();
         for ((_, count), exchange) in EXCHANGES.iter().zip(exchanges) {

@@ -2,6 +2,9 @@
 //! take time on purpose and must come through whole whatever happens meanwhile.
 
 use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,18 +21,59 @@ const PIECE: usize = 64 * 1024;
 /// doubled piece of a usual size leaves the rest in step.
 const PERIOD: u64 = 251;
 
+/// How a transfer takes its time.
+#[derive(Clone)]
+pub enum Pace {
+    /// Evenly, over so long.
+    Over(Duration),
+    /// Half of it at once, and the other half when this is true.
+    HalfUntil(Arc<AtomicBool>),
+}
+
+impl Pace {
+    /// How long the transfer takes on purpose.
+    fn takes(&self) -> Duration {
+        match self {
+            Pace::Over(time) => *time,
+            Pace::HalfUntil(_) => PATIENCE,
+        }
+    }
+
+    /// Sleeps as long as `done` of `whole` is ahead of its time, in a transfer that began at `began`.
+    fn keep(&self, began: Instant, done: u64, whole: u64) {
+        match self {
+            Pace::Over(time) => {
+                let due = time.mul_f64(done as f64 / whole.max(1) as f64);
+                thread::sleep(due.saturating_sub(began.elapsed()));
+            }
+            Pace::HalfUntil(released) => {
+                while done >= whole / 2 && !released.load(Ordering::Relaxed) && began.elapsed() < PATIENCE {
+                    thread::sleep(Duration::from_millis(5));
+                }
+            }
+        }
+    }
+}
+
+/// `GET /held`, which answers when this file is there; gives the version that answered.
+pub fn held(target: SocketAddr, until: &Path) -> Result<String, Failure> {
+    version(target, &format!("/held?{}", until.display()), PATIENCE)
+}
+
 /// `GET /slow`, which answers after `delay`; gives the version that answered.
 pub fn slow(target: SocketAddr, delay: Duration) -> Result<String, Failure> {
-    let mut connection = open(target, delay)?;
-    let path = format!("/slow?ms={}", delay.as_millis());
-    let response = connection.exchange("GET", &path, &[], &[])?;
+    version(target, &format!("/slow?ms={}", delay.as_millis()), delay)
+}
+
+fn version(target: SocketAddr, path: &str, takes: Duration) -> Result<String, Failure> {
+    let response = open(target, takes)?.exchange("GET", path, &[], &[])?;
     response.expect_success()?;
     Ok(response.first_line())
 }
 
-/// `GET /big`: receives `bytes` bytes, at a pace that takes `over`, and checks each of them.
-pub fn download(target: SocketAddr, bytes: u64, over: Duration) -> Result<(), Failure> {
-    let mut connection = open(target, over)?;
+/// `GET /big`: receives `bytes` bytes, at this pace, and checks each of them.
+pub fn download(target: SocketAddr, bytes: u64, pace: &Pace) -> Result<(), Failure> {
+    let mut connection = open(target, pace.takes())?;
     let path = format!("/big?bytes={bytes}");
     let request = connection.head_of_request("GET", &path, &[], 0);
     connection.send(&request)?;
@@ -49,7 +93,7 @@ pub fn download(target: SocketAddr, bytes: u64, over: Duration) -> Result<(), Fa
             wrong_at.get_or_insert(received);
         }
         received += piece.len() as u64;
-        wait_until(began, over, received, bytes);
+        pace.keep(began, received, bytes);
     })?;
 
     let response = Response { head, body: said };
@@ -65,9 +109,9 @@ pub fn download(target: SocketAddr, bytes: u64, over: Duration) -> Result<(), Fa
     Ok(())
 }
 
-/// `POST /upload`: sends `bytes` bytes, at a pace that takes `over`; the answer must count them.
-pub fn upload(target: SocketAddr, bytes: u64, over: Duration) -> Result<(), Failure> {
-    let mut connection = open(target, over)?;
+/// `POST /upload`: sends `bytes` bytes, at this pace; the answer must count them.
+pub fn upload(target: SocketAddr, bytes: u64, pace: &Pace) -> Result<(), Failure> {
+    let mut connection = open(target, pace.takes())?;
     let length = usize::try_from(bytes).expect("an upload that fits the address space");
     let request = connection.head_of_request("POST", "/upload", &[], length);
     connection.send(&request)?;
@@ -80,7 +124,7 @@ pub fn upload(target: SocketAddr, bytes: u64, over: Duration) -> Result<(), Fail
         let next = largest.min(length - sent);
         connection.send(&piece[..next])?;
         sent += next;
-        wait_until(began, over, sent as u64, bytes);
+        pace.keep(began, sent as u64, bytes);
     }
 
     let head = connection.receive_head()?;
@@ -190,13 +234,4 @@ impl WebSocket {
 
 fn open(target: SocketAddr, takes: Duration) -> Result<Connection, Failure> {
     Connection::open(target, &target.to_string(), takes + PATIENCE)
-}
-
-/// Sleeps as long as `done` of `whole` is ahead of a transfer that takes `over`.
-fn wait_until(began: Instant, over: Duration, done: u64, whole: u64) {
-    let due = over.mul_f64(done as f64 / whole.max(1) as f64);
-    let ahead = due.saturating_sub(began.elapsed());
-    if !ahead.is_zero() {
-        thread::sleep(ahead);
-    }
 }

@@ -8,7 +8,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::load::{self, Failure, Kind, Load, Plan, Report};
+use crate::load::{self, Failure, Kind, Load, Pace, Plan, Report};
 
 /// A server of one thread per connection, which treats each in the given way.
 fn server(treat: fn(TcpStream)) -> SocketAddr {
@@ -338,7 +338,7 @@ fn a_download_is_checked_byte_by_byte() {
         request(&mut stream);
         answer(&mut stream, &[0, 1, 2]);
     }
-    let get = |treat| load::download(server(treat), 1000, Duration::ZERO);
+    let get = |treat| load::download(server(treat), 1000, &Pace::Over(Duration::ZERO));
     assert_eq!(kind(get(wrong_byte)), Some(Kind::WrongBody));
     assert_eq!(kind(get(too_short)), Some(Kind::WrongBody));
     assert_eq!(kind(get(cuts_the_body_short)), Some(Kind::CutShort));
@@ -362,7 +362,7 @@ fn an_upload_is_counted_by_the_app() {
         let _ = stream.shutdown(Shutdown::Both);
     }
     let over = Duration::from_millis(100);
-    let put = |treat| load::upload(server(treat), 100_000, over);
+    let put = |treat| load::upload(server(treat), 100_000, &Pace::Over(over));
     let began = Instant::now();
     assert_eq!(kind(put(counts)), None);
     assert!(began.elapsed() >= over, "it takes as long as it is told to");

@@ -13,6 +13,7 @@ mod websocket;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::process::{self, Command};
 use std::sync::Arc;
 use std::thread;
@@ -175,6 +176,13 @@ impl App {
         match path {
             "/" => {}
             "/slow" => thread::sleep(Duration::from_millis(request.parameter("ms"))),
+            "/held" => {
+                // Until the file that the query names is there.
+                let began = Instant::now();
+                while !Path::new(&request.query).exists() && began.elapsed() < Duration::from_secs(60) {
+                    thread::sleep(Duration::from_millis(5));
+                }
+            }
             "/pid" => return Some(format!("{}\n", process::id())),
             "/env" => {
                 let variables = env::vars_os()
