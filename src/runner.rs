@@ -31,8 +31,9 @@ const QUOTED_LINES: usize = 5;
 const SEARCHED_LINES: usize = 200;
 /// How long one health check may take.
 pub const CHECK: Duration = Duration::from_secs(5);
-/// How long a health check may take when the time for all of them is nearly up.
-const SHORTEST_CHECK: Duration = Duration::from_millis(100);
+/// How long a health check may take when the time for all of them is nearly up: enough for an answer that tells more than
+/// that none came.
+const SHORTEST_CHECK: Duration = Duration::from_secs(1);
 /// How often a stop looks whether it is done.
 const POLL: Duration = Duration::from_millis(10);
 /// How long a process that is ending may keep its sockets.

@@ -12,8 +12,6 @@ use crate::site::{BRISK, Sample, Site, eventually};
 
 /// The connections of a site's load: the most POSTs that can be in flight.
 const CONNECTIONS: u64 = 20;
-/// How much longer than its start-up a crashed instance may take to be back.
-const ALLOWANCE: Duration = Duration::from_millis(200);
 
 /// A site that serves v2 from B, with v1 as the warm standby A.
 fn served(sample: Sample) -> Site {
@@ -61,22 +59,19 @@ fn running_as(site: &Site, instance: &str) -> Vec<i32> {
     site.processes().into_iter().filter(is_one).collect()
 }
 
-/// Kills the enabled instance under load, in turns. It must be back within its start-up time and the allowance; both are
-/// measured side by side under the same load, three times. Noise only adds: the shortest return counts.
+/// Kills the enabled instance under load, in turns. That it is back within its start-up time and 200 ms is measured by
+/// the benchmark.
 fn crashes_are_survived(sample: Sample) {
     let site = served(sample);
     let load = site.load();
     let (mut enabled, mut standby) = (("B", "v2", site.ports.second), ("A", "v1", site.ports.first));
-    let (mut backs, mut start_ups) = (Vec::new(), Vec::new());
     for _ in 0..3 {
         let before = load.settled();
         let (name, version, port) = enabled;
         let victim = site.pid(name);
-        let crashed = Instant::now();
         kill(victim);
-        eventually("it is down", || answer(port).is_none());
+        successor(&site, name, victim);
         eventually("it answers again", || answer(port).as_deref() == Some(version));
-        backs.push(crashed.elapsed());
         let returned = load.settled();
         let during = returned.since(&before);
         only_posts_in_flight_lost(&during);
@@ -90,17 +85,11 @@ fn crashes_are_survived(sample: Sample) {
         // The other one takes over; this one is started afresh, so that its next pause is the first one again.
         site.run("rollback", &[]).ok();
         site.run("stop-instance", &[name]).ok();
-        let began = Instant::now();
         site.run("start-instance", &[name]).ok();
-        start_ups.push(began.elapsed());
         (enabled, standby) = (standby, enabled);
     }
     let report = load.stop();
-    println!("{sample:?}: start-ups {start_ups:.0?}, back after {backs:.0?}: {report}");
-    assert_eq!(report.get_failed, 0);
-    backs.sort();
-    start_ups.sort();
-    assert!(backs[0] <= start_ups[1] + ALLOWANCE, "back after {backs:?}; start-ups take {start_ups:?}");
+    assert_eq!(report.get_failed, 0, "{report}");
 }
 
 #[test]

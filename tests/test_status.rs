@@ -1,6 +1,8 @@
 //! status: both instances side by side, for people and for programs.
 
 use std::fs;
+use std::io::ErrorKind::ConnectionRefused;
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -91,7 +93,10 @@ fn what_does_not_fit_together_is_said_below() {
     assert_eq!(ended(&site.run("status", &[])).as_deref(), Some(said));
 
     site.shell("kill $(cat .shop/nginx/nginx.pid)").ok();
-    eventually("nginx has gone", || json(&site)["nginx"] == Value::Null);
+    eventually("nginx has gone", || {
+        TcpStream::connect(("127.0.0.1", site.ports.status)).is_err_and(|error| error.kind() == ConnectionRefused)
+    });
+    assert_eq!(json(&site)["nginx"], Value::Null);
     let said = format!(
         "nginx does not answer on its status port 127.0.0.1:{} (connection refused): run bootup, or run install again if it runs\n",
         site.ports.status

@@ -11,7 +11,7 @@ use crate::crowd::{self, Crowd};
 use crate::promises::Promises;
 use crate::site::Site;
 use crate::timing::{self, Times, ms, ratio, whole_ms};
-use crate::{Scale, load, note, print_table, row, warm_site};
+use crate::{Scale, load, note, print_table, row, start, warm_site};
 
 /// The program that does nothing.
 const TRUE: &str = "/bin/true";
@@ -20,6 +20,7 @@ const PAIRS: u64 = 200;
 /// How often what takes a tenth of a second and more is run.
 const SLOW_PAIRS: u64 = 40;
 const SWITCHES: u64 = 400;
+const STARTS: u64 = 40;
 const CROWD: u64 = 5_000;
 /// What a busy proxy leaves behind it within a few seconds.
 const CLOSED_CONNECTIONS: u64 = 20_000;
@@ -29,6 +30,7 @@ const ENABLED_INSTANCE_LIMIT: f64 = 1.5;
 const PID_LIMIT: f64 = 3.0;
 const STATUS_LIMIT: (u32, Duration) = (3, Duration::from_millis(5));
 const SWITCH_LIMIT: Duration = Duration::from_millis(2);
+const READINESS_LIMIT: Duration = Duration::from_millis(10);
 
 pub fn measure(scale: Scale, promises: &mut Promises) {
     let site = warm_site("");
@@ -46,6 +48,9 @@ pub fn measure(scale: Scale, promises: &mut Promises) {
     table.beside_true(&site, "pid", &among, pairs, PID_LIMIT);
     table.lsof(&site, &among, scale.of(SLOW_PAIRS));
     drop(crowd);
+
+    note("latency, noticing readiness");
+    table.readiness(&site, scale.of(STARTS));
 
     note("latency, status and the switch");
     table.status(&site, Duration::ZERO, pairs);
@@ -108,6 +113,24 @@ impl Table<'_> {
         let limit = format!("{times} x + {}", whole_ms(more));
         let ratio = format!("{:.2}", ratio(one, slower));
         self.rows.push(row([&what, &ms(one), "slower answer", &ms(slower), &ratio, &limit, verdict]));
+    }
+
+    /// How long after an app's first answer `start-instance` has ended: somebody beside it asks the app all the time.
+    fn readiness(&mut self, site: &Site, starts: u64) {
+        site.commit("v3", "ready 100");
+        site.run("update-instance", &["A"]).ok();
+        let mut noticed = Times::default();
+        for _ in 0..starts {
+            site.run("stop-instance", &["A"]).ok();
+            let mut tool = timing::program(&site.home.join("bin/start-instance"), &["A"]).spawn().unwrap();
+            start::await_answer(site.ports.first);
+            noticed.push(timing::of(|| assert!(tool.wait().unwrap().success())));
+        }
+        let (median, worse) = (noticed.median(), noticed.percentile(95));
+        let limit = format!("within {}", whole_ms(READINESS_LIMIT));
+        let what = "start-instance, after the first answer of an app that takes 100 ms";
+        let verdict = self.promises.judge("readiness: noticed within 10 ms", median <= READINESS_LIMIT);
+        self.rows.push(row([what, &ms(median), "95th percentile", &ms(worse), "-", &limit, verdict]));
     }
 
     /// The switch itself as the tools do it: rename, nginx's confirmation, flush.
