@@ -4,6 +4,7 @@
 pub mod config;
 mod environment;
 mod names;
+mod turn;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -14,13 +15,11 @@ use clap::Args;
 use nix::sys::stat::{Mode, umask};
 
 use crate::account::Account;
-use crate::deadline::Deadline;
-use crate::lock::{self, Lock};
-use crate::outcome::{Exit, failure, usage};
-use crate::process;
+use crate::outcome::usage;
 
 pub use config::Config;
 pub use names::{Instance, Port, ReleaseId};
+pub use turn::{Activity, Doing, Turn};
 
 /// Where a root installation keeps what nginx looks at: homes are often closed to nginx's workers.
 const SYSTEM_STATE: &str = "/var/lib/cutover";
@@ -68,23 +67,6 @@ impl App {
     /// The app that `install` is about to lay out.
     pub fn planned(home: PathBuf, owner: Account, config: Config) -> App {
         App { config, caller: caller(&owner), owner, home }
-    }
-
-    /// Takes the lock that everything takes which changes something. Whoever comes second ends with 75, or waits for as
-    /// long as a deploy may take.
-    pub fn lock(&self, wait: Wait) -> Result<Lock> {
-        let path = self.deploy_lock();
-        let taken = match wait.wait {
-            true => Lock::wait(&path, Deadline::after(self.config.deploy.timeout))?,
-            false => Lock::take(&path)?,
-        };
-        taken.ok_or_else(|| {
-            let holder = lock::holder(&path)
-                .ok()
-                .flatten()
-                .map_or_else(|| "somebody".to_owned(), |holder| process::describe(holder.pid));
-            failure(Exit::Busy, format!("cannot begin: {holder} holds the lock; --wait waits for it"))
-        })
     }
 
     /// The home itself.

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::deadline::Deadline;
 use crate::outcome::{quote_first, timed_out};
-use crate::process::{self, Bond};
+use crate::process::{self, Bond, Until};
 
 /// How often a running program is looked at.
 const POLL: Duration = Duration::from_millis(2);
@@ -51,7 +51,7 @@ impl Run {
     pub fn new(program: &Path, arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Run {
         let mut command = Command::new(program);
         command.args(arguments.into_iter().map(Into::into)).env_clear().stdin(Stdio::null());
-        process::isolate(&mut command, Bond::Mortal);
+        process::isolate(&mut command, Bond::Leashed(Until::Ended));
         Run { command, name: program.file_name().unwrap_or_default().to_string_lossy().into_owned() }
     }
 

@@ -16,9 +16,8 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::Uid;
 
 use crate::account::Account;
-use crate::app::{self, App, Config, Wait};
+use crate::app::{self, App, Config, Turn, Wait};
 use crate::command;
-use crate::lock::Lock;
 use crate::nginx::{self, Files, Nginx};
 use crate::outcome::usage;
 use crate::process::{self, Owner};
@@ -165,7 +164,7 @@ impl Layout {
     /// Does what is not done yet, and says each thing; returns how much that was.
     pub fn lay(&self, tools: &Path, say: impl Fn(&str)) -> Result<usize> {
         umask(Mode::from_bits_truncate(0o022));
-        let _lock = lock(&self.app)?;
+        let _turn = turn(&self.app, "laying everything out")?;
         let mut done = self.act(self.places(), &say)?;
         for line in self.lay_nginx()? {
             say(&line);
@@ -205,9 +204,10 @@ impl Layout {
 }
 
 /// Keeps deploys away while something is laid or taken away; None: there never was one.
-fn lock(app: &App) -> Result<Option<Lock>> {
+fn turn(app: &App, what: &str) -> Result<Option<Turn>> {
     let is_there = app.deploy_lock().exists();
-    is_there.then(|| app.owner.lend(|| app.lock(Wait { wait: false }))).transpose()
+    let turn = is_there.then(|| app.owner.lend(|| app.turn("install", Wait { wait: false }))).transpose()?;
+    Ok(turn.inspect(|turn| turn.doing(what, None)))
 }
 
 /// Whether this is an installation by root into the system's nginx.

@@ -1,4 +1,5 @@
-//! Lock files that the kernel frees when their holder ends, however it ends, and that tell who holds them.
+//! Lock files that the kernel frees when their holder ends, however it ends, and that tell who holds them, or
+//! held them last.
 //!
 //! These are fcntl(2) record locks: they belong to the process, so no child inherits them, and F_GETLK names the holder.
 //! The other side of that coin: a process that opens and closes a file it has locked loses the lock, so no process asks
@@ -58,28 +59,34 @@ impl Lock {
         }
     }
 
-    /// Leaves a note in the file for those who ask [`holder`]: true for as long as the lock is held, and no longer. In one
-    /// write, padded to cover an earlier, longer note.
+    /// Leaves a note in the file, in one write that covers an earlier note. It stays when the holder is killed.
     pub fn note(&self, note: &str) -> Result<()> {
         let padded = format!("{note:<width$}\n", width = NOTE_WIDTH);
         self.file.write_all_at(padded.as_bytes(), 0).context("cannot write a note into the lock file")
     }
+
+    /// The note that is there: the own one, or what an earlier holder left. Empty when there is none.
+    pub fn read_note(&self) -> String {
+        let mut bytes = [0; NOTE_WIDTH];
+        let length = self.file.read_at(&mut bytes, 0).unwrap_or(0);
+        String::from_utf8_lossy(&bytes[..length]).trim().to_owned()
+    }
 }
 
 /// The room for a note, in bytes.
-const NOTE_WIDTH: usize = 255;
+const NOTE_WIDTH: usize = 511;
 
-/// Who holds a lock, and the note it left.
+/// Who holds a lock, or held it last.
 #[derive(Debug)]
 pub struct Holder {
-    /// The process that holds the lock.
-    pub pid: Pid,
-    /// Its note; empty when it left none.
+    /// The process that holds the lock; None: nobody does.
+    pub pid: Option<Pid>,
+    /// The note of this or the last holder; empty when there is none.
     pub note: String,
 }
 
-/// Who holds the lock of this file; None when nobody does.
-pub fn holder(path: &Path) -> Result<Option<Holder>> {
+/// Who holds the lock of this file, or held it last; None when nobody ever did.
+pub fn last_holder(path: &Path) -> Result<Option<Holder>> {
     let cannot = || format!("cannot ask who holds {}", path.display());
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -87,11 +94,14 @@ pub fn holder(path: &Path) -> Result<Option<Holder>> {
     };
     let mut question = whole_file();
     fcntl(&file, FcntlArg::F_GETLK(&mut question)).with_context(cannot)?;
-    if question.l_type == libc::F_UNLCK as libc::c_short {
-        return Ok(None);
-    }
+    let is_held = question.l_type != libc::F_UNLCK as libc::c_short;
     let note = io::read_to_string(&file).with_context(cannot)?.trim().to_owned();
-    Ok(Some(Holder { pid: Pid::from_raw(question.l_pid), note }))
+    Ok(Some(Holder { pid: is_held.then(|| Pid::from_raw(question.l_pid)), note }))
+}
+
+/// The process that holds the lock of this file, and its note; None when nobody does.
+pub fn holder(path: &Path) -> Result<Option<(Pid, String)>> {
+    Ok(last_holder(path)?.and_then(|holder| Some((holder.pid?, holder.note))))
 }
 
 /// A write lock from the first byte to the end of the file, however long it grows.

@@ -1,5 +1,6 @@
 //! What `status` shows: nginx's view, and both instances, asked at the same time.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow};
 use serde::Serialize;
 
-use crate::app::{App, Instance, Port, ReleaseId};
-use crate::{nginx, output, runner, source};
+use crate::app::{Activity, App, Instance, Port, ReleaseId};
+use crate::{nginx, output, process, runner, source};
 
 /// How long an instance may take to answer before it is shown as silent.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -23,7 +24,20 @@ pub struct Overview {
     nginx: Option<String>,
     /// Why nginx does not answer.
     nginx_error: Option<String>,
+    /// What is being changed now, or was when a tool was killed.
+    change: Option<Change>,
     instances: Vec<View>,
+}
+
+/// A change under way, or one that was interrupted.
+#[derive(Debug, Serialize)]
+struct Change {
+    tool: String,
+    doing: String,
+    /// Who is doing it; None: it was interrupted.
+    pid: Option<i32>,
+    /// How long ago this step began.
+    seconds: u64,
 }
 
 /// One instance.
@@ -68,6 +82,7 @@ impl Overview {
             enabled: enabled.map(Instance::to_string),
             nginx_error: said.as_ref().err().map(|error| format!("{error:#}")),
             nginx: said.ok(),
+            change: app.activity()?.map(Change::of),
             instances: vec![first.map_err(panicked)??, second.map_err(panicked)??],
         })
     }
@@ -86,6 +101,9 @@ impl Overview {
         rows.push(self.row("memory", |view| or_dash(view.memory_bytes.map(output::bytes))));
         rows.push(self.row("restarts", View::restarts));
         let mut text = output::table(&rows);
+        if let Some(change) = &self.change {
+            text += &format!("\n{change}\n");
+        }
         if let Some(error) = &self.nginx_error {
             text += &format!("\n{error}\n");
         } else if self.enabled.is_some() && self.nginx != self.enabled {
@@ -97,6 +115,27 @@ impl Overview {
 
     fn row(&self, heading: &str, value: impl Fn(&View) -> String) -> Vec<String> {
         std::iter::once(heading.to_owned()).chain(self.instances.iter().map(value)).collect()
+    }
+}
+
+impl Change {
+    fn of(activity: Activity) -> Change {
+        let (pid, doing) = match activity {
+            Activity::UnderWay(pid, doing) => (Some(pid.raw()), doing),
+            Activity::Interrupted(doing) => (None, doing),
+        };
+        Change { tool: doing.tool, doing: doing.what, pid, seconds: process::unix_now().saturating_sub(doing.since) }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Change { tool, doing, seconds, .. } = self;
+        let age = output::age(*seconds);
+        match self.pid {
+            Some(pid) => write!(f, "{tool} (pid {pid}) is {doing}, since {age}"),
+            None => write!(f, "{tool} was interrupted while {doing}, {age} ago; {tool} again finishes that"),
+        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! Processes as the kernel shows them: who listens on a port, who descends from whom, spawning, signalling, waiting
 //! until gone. A process that vanishes while one looks at it is a normal answer everywhere here, never an error.
 
+mod leash;
 mod socket;
 mod spawn;
 mod tree;
 
+pub use leash::Until;
 pub use socket::{Owner, connections, owner};
 pub use spawn::{Bond, isolate, release_startup_code};
 pub use tree::{kill_tree, living, tree, with_environment};

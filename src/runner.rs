@@ -44,7 +44,7 @@ const SUPERVISE_SLACK: Duration = Duration::from_secs(5);
 /// The supervise of an instance and its note; None when the instance is not run.
 pub fn supervisor(app: &App, instance: &Instance) -> Result<Option<(Pid, Note)>> {
     let holder = lock::holder(&app.instance_lock(instance))?;
-    Ok(holder.map(|holder| (holder.pid, Note::read(&holder.note))))
+    Ok(holder.map(|(pid, note)| (pid, Note::read(&note))))
 }
 
 /// The process that listens on an instance's port.

@@ -292,6 +292,15 @@ impl Site {
         self.run("pid", &[instance]).ok().trim().parse().unwrap()
     }
 
+    /// The leash between an instance's supervise and its app.
+    #[track_caller]
+    pub fn leash(&self, instance: &str) -> i32 {
+        let supervise = self.supervise(instance);
+        let found: Vec<i32> = self.processes().into_iter().filter(|pid| parent(*pid) == supervise).collect();
+        assert_eq!(found.len(), 1, "the leashes of {instance}: {found:?}");
+        found[0]
+    }
+
     /// What `status --json` says.
     #[track_caller]
     pub fn status(&self) -> Value {
@@ -305,7 +314,9 @@ impl Site {
             let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             words.contains("/supervise\0") && words.ends_with(&format!("\0{instance}\0"))
         };
-        let found: Vec<i32> = self.processes().into_iter().filter(is_it).collect();
+        let all: Vec<i32> = self.processes().into_iter().filter(is_it).collect();
+        // Not the leash, a fork of it.
+        let found: Vec<i32> = all.iter().copied().filter(|pid| !all.contains(&parent(*pid))).collect();
         assert_eq!(found.len(), 1, "the supervises of {instance}: {found:?}");
         found[0]
     }
@@ -398,4 +409,11 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 /// Gives a file this mode.
 pub fn chmod(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// A process's parent; 0 when it has gone.
+pub fn parent(pid: i32) -> i32 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+    fields.split(' ').nth(1).and_then(|parent| parent.parse().ok()).unwrap_or(0)
 }

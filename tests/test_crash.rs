@@ -245,6 +245,7 @@ fn supervise_takes_less_than_two_megabytes() {
     site.run("deploy", &[]).ok();
     let supervise = site.supervise("A");
     let after_start = memory(supervise);
+    println!("its leash: {} kB", memory(site.leash("A")));
     let app = site.pid("A");
     kill(app);
     eventually("it is restarted", || site.status()["instances"][0]["restarts"] == 1 && site.get("/").0 == 200);

@@ -31,7 +31,7 @@ fn it_prints_one_instance_as_it_is_and_both_after_their_names() {
     site.run("deploy", &[]).ok();
     eventually("all is in the log", || site.run("logs", &["A", "-n", "1"]).ok() == "two\n");
     let port = site.ports.first;
-    let all = format!("supervise: keeping shop A on port {port}\nsupervise: started RELEASE (pid PID)\none\ntwo\n");
+    let all = format!("supervise: keeping shop A on port {port}\nsupervise: started RELEASE\none\ntwo\n");
     site.run("logs", &["a"]).masked(&site).is(0, &all, "");
     site.run("logs", &["A", "-n", "1"]).is(0, "two\n", "");
     site.run("logs", &["A", "--lines", "2"]).is(0, "one\ntwo\n", "");

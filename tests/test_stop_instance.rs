@@ -74,7 +74,7 @@ fn an_app_that_ignores_the_signal_is_killed_with_its_children_after_the_stop_tim
     site.commit("v1", "stubborn");
     site.run("update-instance", &["A"]).ok();
     site.run("start-instance", &["A"]).ok();
-    assert_eq!(site.processes().len(), before.len() + 3, "supervise, the app and its child");
+    assert_eq!(site.processes().len(), before.len() + 4, "supervise, the leash, the app and its child");
     let began = Instant::now();
     site.run("stop-instance", &["A"]).is(0, "", "");
     let took = began.elapsed();

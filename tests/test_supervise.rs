@@ -27,7 +27,7 @@ fn it_runs_in_the_foreground_until_it_is_asked_to_end() {
         site.run("start-instance", &["A"]).is(0, "", "");
         let busy = format!("supervise: cannot supervise A: it is already supervised by pid {}\n", supervise.id());
         site.run("supervise", &["A"]).is(75, "", &busy);
-        assert_eq!(site.processes().len(), before.len() + 2);
+        assert_eq!(site.processes().len(), before.len() + 3);
 
         site.shell(&format!("kill -{signal} {}", supervise.id())).ok();
         Ran::of(&supervise.wait_with_output().unwrap()).is(0, "", "");
@@ -53,7 +53,7 @@ fn an_app_that_crashes_is_started_again_and_the_restarts_are_counted() {
         assert!(table.contains(&format!("{restarts} (last: killed by SIGKILL)")), "{table}");
     }
     let log = site.run("logs", &["A"]).masked(&site).ok();
-    let life = "supervise: started RELEASE (pid PID)\n";
+    let life = "supervise: started RELEASE\n";
     let crash = |pause: &str| format!("supervise: killed by SIGKILL\nsupervise: starting it again in {pause}\n");
     // The spans are masked: what counts is that each crash is told once, between two lives.
     let told = format!("{life}{}{life}{}{life}", crash("TIME"), crash("TIME"));
@@ -77,7 +77,7 @@ fn what_the_app_leaves_behind_when_it_dies_is_killed_before_it_is_started_again(
 }
 
 #[test]
-fn the_next_start_ends_what_a_killed_supervise_left() {
+fn what_a_killed_supervise_kept_ends_with_it() {
     let site = Site::new(Sample::Static, BRISK);
     let before = site.processes();
     site.commit("v1", "stubborn");
@@ -86,10 +86,39 @@ fn the_next_start_ends_what_a_killed_supervise_left() {
     eventually("the app answers", || get(site.ports.first, "/").0 == 200);
     supervise.kill().unwrap();
     supervise.wait().unwrap();
-    eventually("the app dies with its supervise", || site.run("pid", &["A"]).code == 1);
-    assert_eq!(site.processes().len(), before.len() + 1, "its child does not");
+    eventually("the app and its child are gone", || site.processes() == before);
     site.run("start-instance", &["A"]).is(0, "", "");
-    assert_eq!(site.processes().len(), before.len() + 3);
+    site.run("stop-instance", &["A"]).is(0, "", "");
+}
+
+#[test]
+fn an_app_whose_leash_is_killed_is_started_again() {
+    let site = Site::new(Sample::Static, BRISK);
+    site.commit("v1", "stubborn");
+    site.run("update-instance", &["A"]).ok();
+    site.run("start-instance", &["A"]).ok();
+    let all = site.processes().len();
+    let app = site.pid("A");
+    site.shell(&format!("kill -9 {}", site.leash("A"))).ok();
+    eventually("the app is back", || site.run("pid", &["A"]).stdout.trim().parse().is_ok_and(|pid: i32| pid != app));
+    assert_eq!(site.processes().len(), all, "something of the first life is still there");
+}
+
+#[test]
+fn the_next_start_ends_what_is_left_when_supervise_and_leash_are_killed() {
+    let site = Site::new(Sample::Static, BRISK);
+    let before = site.processes();
+    site.commit("v1", "stubborn");
+    site.run("update-instance", &["A"]).ok();
+    let mut supervise = run(&site);
+    eventually("the app answers", || get(site.ports.first, "/").0 == 200);
+    let leash = site.leash("A");
+    site.shell(&format!("kill -STOP {leash}; kill -9 {} {leash}", supervise.id())).ok();
+    supervise.wait().unwrap();
+    eventually("the app dies with its leash", || site.run("pid", &["A"]).code == 1);
+    eventually("its child does not", || site.processes().len() == before.len() + 1);
+    site.run("start-instance", &["A"]).is(0, "", "");
+    assert_eq!(site.processes().len(), before.len() + 4);
     site.shell("kill -9 $(pid A)").ok();
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 use cutover::app::config::Standby;
-use cutover::app::{App, Home, Instance};
+use cutover::app::{App, Home, Instance, Turn, Wait};
 use cutover::deadline::Deadline;
 use cutover::outcome::{self, Exit};
 use cutover::{nginx, output, runner, source};
@@ -26,7 +26,8 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<Exit> {
     let app = App::open(&arguments.home)?;
-    let _lock = app.lock(cutover::app::Wait { wait: true })?;
+    let mut turn = app.turn(TOOL, Wait { wait: true })?;
+    turn.keep_what_was_found();
     if app.config.nginx.own && nginx::Nginx::find(&app)?.start(&app)? {
         outcome::say(TOOL, "nginx is started");
     }
@@ -36,22 +37,23 @@ fn run(arguments: Arguments) -> Result<Exit> {
     };
     let standby = app.other(enabled);
     let has_standby = source::release_of(&app, standby)?.is_some();
-    if let Err(error) = start(&app, enabled) {
+    if let Err(error) = start(&app, &turn, enabled) {
         if !has_standby {
             return Err(error);
         }
         outcome::say(TOOL, format_args!("{error:#}; falling back to the standby {standby}"));
-        start(&app, standby)?;
+        start(&app, &turn, standby)?;
         nginx::switch(&app, standby).context("cannot fall back")?;
         return Ok(Exit::Done);
     }
     if has_standby && app.config.deploy.standby == Standby::Keep {
-        start(&app, standby)?;
+        start(&app, &turn, standby)?;
     }
     Ok(Exit::Done)
 }
 
-fn start(app: &App, instance: &Instance) -> Result<()> {
+fn start(app: &App, turn: &Turn, instance: &Instance) -> Result<()> {
+    turn.doing(format_args!("starting {instance}"), None);
     let took = runner::start(app, instance, Deadline::after(app.config.health.timeout))?;
     outcome::say(TOOL, format_args!("{instance} is healthy, {}", output::span(took)));
     Ok(())

@@ -8,9 +8,11 @@ use cutover::app::{App, Home, Wait};
 use cutover::outcome::{self, Exit};
 use cutover::{nginx, runner};
 
+const TOOL: &str = env!("CARGO_BIN_NAME");
+
 /// Cut over to an instance, confirmed by nginx
 #[derive(Parser)]
-#[command(name = env!("CARGO_BIN_NAME"), version)]
+#[command(name = TOOL, version)]
 struct Arguments {
     /// The instance [default: the disabled one]
     instance: Option<String>,
@@ -24,16 +26,19 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    outcome::main(env!("CARGO_BIN_NAME"), run)
+    outcome::main(TOOL, run)
 }
 
 fn run(arguments: Arguments) -> Result<Exit> {
     let app = App::open(&arguments.home)?;
-    let _lock = app.lock(arguments.wait)?;
-    let instance = nginx::named_or_disabled(&app, arguments.instance.as_deref())?;
+    let turn = app.turn(TOOL, arguments.wait)?;
+    // One that was killed after the switch would otherwise switch back.
+    let unfinished = turn.resumes().and_then(|undone| undone.target.as_deref());
+    let instance = nginx::named_or_disabled(&app, arguments.instance.as_deref().or(unfinished))?;
     if let Err(seen) = runner::healthy(&app, instance, runner::CHECK) {
         outcome::allow(arguments.force, &format!("cannot connect {instance}: it is not healthy: {seen}"))?;
     }
+    turn.doing(format_args!("connecting {instance}"), Some(instance));
     nginx::switch(&app, instance)?;
     Ok(Exit::Done)
 }

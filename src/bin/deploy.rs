@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 use cutover::app::config::Standby;
-use cutover::app::{App, Home, Instance, Wait};
+use cutover::app::{App, Home, Instance, Turn, Wait};
 use cutover::deadline::Deadline;
 use cutover::history::Change;
 use cutover::outcome::{self, Exit, failure};
@@ -43,16 +43,16 @@ fn run(arguments: Arguments) -> Result<Exit> {
     if arguments.dry_run {
         return dry_run(&app, &arguments);
     }
-    let _lock = app.lock(arguments.wait)?;
+    let turn = app.turn(TOOL, arguments.wait)?;
     let mut change = Change::begin(TOOL, &app)?;
-    let result = deploy(&app, &arguments, &mut change);
+    let result = deploy(&app, &arguments, &turn, &mut change);
     if let Err(error) = change.end(&app, &result) {
         outcome::say(TOOL, format_args!("{error:#}"));
     }
     result
 }
 
-fn deploy(app: &App, arguments: &Arguments, change: &mut Change) -> Result<Exit> {
+fn deploy(app: &App, arguments: &Arguments, turn: &Turn, change: &mut Change) -> Result<Exit> {
     let deadline = Deadline::after(app.config.deploy.timeout);
     stand_in(app)?;
     let (old, new) = (nginx::enabled(app)?, nginx::disabled(app)?);
@@ -63,36 +63,63 @@ fn deploy(app: &App, arguments: &Arguments, change: &mut Change) -> Result<Exit>
         && runner::healthy(app, old, runner::CHECK).is_ok()
     {
         outcome::say(TOOL, format_args!("already current: {old} runs {release}"));
-        return finish(app, new);
+        if turn.resumes().is_some() {
+            // Whatever it was killed in, its watch was not over.
+            change.leads_to(old, &release);
+            watch(app, turn, old, || {
+                runner::start(app, new, deadline)?;
+                nginx::switch(app, new).map(|()| Some(new))
+            })?;
+            change.step("soak");
+        }
+        return finish(app, turn, new);
     }
 
     // Up to here and through the build nothing is touched: a failure leaves everything as it was.
+    turn.doing(format_args!("making a release of {wanted} for {new}"), None);
     outcome::say(TOOL, format_args!("making a release of {wanted} for {new}"));
     let release = source::make(app, &wanted, deadline)?;
     outcome::say(TOOL, format_args!("{release} is made, {}", output::span(change.step("update"))));
     change.leads_to(new, &release);
 
     // The way back until the cutover: the other instance gets its former release again, and runs if it did.
+    turn.doing(format_args!("starting {new} with {release}"), None);
     let before = Before::of(app, new)?;
     let started = runner::update(app, new, &release, deadline).and_then(|()| runner::start(app, new, deadline));
     started.inspect_err(|_| go_back(app, new, &before))?;
     outcome::say(TOOL, format_args!("{new} is healthy, {}", output::span(change.step("start"))));
+    turn.doing(format_args!("connecting {new}"), Some(new));
     nginx::switch(app, new).inspect_err(|_| go_back(app, new, &before))?;
     outcome::say(TOOL, format_args!("{new} is enabled, {}", output::span(change.step("connect"))));
 
     // The way back after the cutover: the old instance still runs, the traffic returns to it.
-    if let Err(error) = runner::soak(app, new) {
-        let Some(old) = old else {
-            nginx::disconnect(app)?;
-            go_back(app, new, &before);
-            return Err(error);
-        };
-        nginx::switch(app, old).with_context(|| format!("{error:#}; and the way back failed"))?;
+    watch(app, turn, new, || {
+        match old {
+            Some(old) => nginx::switch(app, old)?,
+            None => nginx::disconnect(app)?,
+        }
         go_back(app, new, &before);
-        return Err(failure(Exit::RolledBack, format!("{error:#}; {old} is enabled again")));
-    }
+        Ok(old)
+    })?;
     change.step("soak");
-    finish(app, app.other(new))
+    finish(app, turn, app.other(new))
+}
+
+/// Watches the instance that was enabled. When it does not stay well, `return_to` takes the traffic from it, and tells
+/// who has it then: None when nobody had it before.
+fn watch<'a>(
+    app: &App,
+    turn: &Turn,
+    new: &Instance,
+    return_to: impl FnOnce() -> Result<Option<&'a Instance>>,
+) -> Result<()> {
+    turn.doing(format_args!("watching {new}"), Some(new));
+    let Err(error) = runner::soak(app, new) else { return Ok(()) };
+    turn.doing(format_args!("taking the traffic from {new}"), None);
+    match return_to().with_context(|| format!("{error:#}; and the way back failed"))? {
+        Some(old) => Err(failure(Exit::RolledBack, format!("{error:#}; {old} is enabled again"))),
+        None => Err(error),
+    }
 }
 
 /// When the enabled instance is down, its healthy standby answers in its place: it becomes the enabled one, so that the
@@ -120,7 +147,8 @@ fn go_back(app: &App, instance: &Instance, before: &Before) {
 }
 
 /// What is left to do once the new release serves: it serves, so what fails here is only said.
-fn finish(app: &App, standby: &Instance) -> Result<Exit> {
+fn finish(app: &App, turn: &Turn, standby: &Instance) -> Result<Exit> {
+    turn.doing("clearing up", None);
     let retired = match app.config.deploy.standby {
         Standby::Keep => Ok(false),
         Standby::Stop => runner::stop(app, standby, Deadline::after(app.config.deploy.timeout)),

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Parser;
-use cutover::app::{App, Home, Instance, ReleaseId, Wait};
+use cutover::app::{App, Home, Instance, ReleaseId, Turn, Wait};
 use cutover::deadline::Deadline;
 use cutover::history::Change;
 use cutover::outcome::{self, Exit};
@@ -32,20 +32,25 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<Exit> {
     let app = App::open(&arguments.home)?;
-    let _lock = app.lock(arguments.wait)?;
+    let turn = app.turn(TOOL, arguments.wait)?;
     let mut change = Change::begin(TOOL, &app)?;
-    let result = roll_back(&app, arguments.to.as_ref(), &mut change);
+    let result = roll_back(&app, arguments.to.as_ref(), &turn, &mut change);
     if let Err(error) = change.end(&app, &result) {
         outcome::say(TOOL, format_args!("{error:#}"));
     }
     result
 }
 
-fn roll_back(app: &App, to: Option<&ReleaseId>, change: &mut Change) -> Result<Exit> {
+fn roll_back(app: &App, to: Option<&ReleaseId>, turn: &Turn, change: &mut Change) -> Result<Exit> {
     let Some(enabled) = nginx::enabled(app)? else {
         outcome::say(TOOL, "nothing is enabled");
         return Ok(Exit::No);
     };
+    let unfinished = turn.resumes().and_then(|undone| undone.target.as_deref());
+    if to.is_none() && unfinished == Some(enabled.name()) {
+        outcome::say(TOOL, format_args!("{enabled} is enabled: the interrupted rollback was done"));
+        return Ok(Exit::Done);
+    }
     let target = app.other(enabled);
     let Some(release) = to.cloned().or(source::release_of(app, target)?) else {
         outcome::say(TOOL, format_args!("there is nothing to go back to: {target} has no release"));
@@ -63,7 +68,7 @@ fn roll_back(app: &App, to: Option<&ReleaseId>, change: &mut Change) -> Result<E
     }
     change.leads_to(target, &release);
     let before = Before::of(app, target)?;
-    connect(app, target, &release, change).inspect_err(|_| {
+    connect(app, target, &release, turn, change).inspect_err(|_| {
         if let Err(error) = before.restore(app, target) {
             outcome::say(TOOL, format_args!("{error:#}"));
         }
@@ -72,10 +77,12 @@ fn roll_back(app: &App, to: Option<&ReleaseId>, change: &mut Change) -> Result<E
     Ok(Exit::Done)
 }
 
-fn connect(app: &App, target: &Instance, release: &ReleaseId, change: &mut Change) -> Result<()> {
+fn connect(app: &App, target: &Instance, release: &ReleaseId, turn: &Turn, change: &mut Change) -> Result<()> {
     let deadline = Deadline::after(app.config.deploy.timeout);
+    turn.doing(format_args!("starting {target} with {release}"), None);
     runner::update(app, target, release, deadline)?;
     runner::start(app, target, deadline)?;
     change.step("start");
+    turn.doing(format_args!("connecting {target}"), Some(target));
     nginx::switch(app, target)
 }

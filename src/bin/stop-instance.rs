@@ -10,9 +10,11 @@ use cutover::nginx;
 use cutover::outcome::{self, Exit};
 use cutover::runner;
 
+const TOOL: &str = env!("CARGO_BIN_NAME");
+
 /// Let an instance's requests finish, then end it with all its processes
 #[derive(Parser)]
-#[command(name = env!("CARGO_BIN_NAME"), version)]
+#[command(name = TOOL, version)]
 struct Arguments {
     /// The instance [default: the enabled one]
     instance: Option<String>,
@@ -26,19 +28,20 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    outcome::main(env!("CARGO_BIN_NAME"), run)
+    outcome::main(TOOL, run)
 }
 
 fn run(arguments: Arguments) -> Result<Exit> {
     let app = App::open(&arguments.home)?;
-    let _lock = app.lock(arguments.wait)?;
+    let turn = app.turn(TOOL, arguments.wait)?;
     let Some(instance) = nginx::named_or_enabled(&app, arguments.instance.as_deref())? else {
-        outcome::say(env!("CARGO_BIN_NAME"), "nothing is enabled; name an instance");
+        outcome::say(TOOL, "nothing is enabled; name an instance");
         return Ok(Exit::No);
     };
     if nginx::enabled(&app)? == Some(instance) {
         outcome::allow(arguments.force, &format!("cannot stop {instance}: it is enabled, the service would be down"))?;
     }
+    turn.doing(format_args!("stopping {instance}"), None);
     runner::stop(&app, instance, Deadline::after(app.config.deploy.timeout))?;
     Ok(Exit::Done)
 }

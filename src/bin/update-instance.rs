@@ -10,9 +10,11 @@ use cutover::deadline::Deadline;
 use cutover::outcome::{self, Exit};
 use cutover::{nginx, runner, source};
 
+const TOOL: &str = env!("CARGO_BIN_NAME");
+
 /// Build the wanted release, then stop an instance and point it there; print the release
 #[derive(Parser)]
-#[command(name = env!("CARGO_BIN_NAME"), version)]
+#[command(name = TOOL, version)]
 struct Arguments {
     /// The instance [default: the disabled one]
     instance: Option<String>,
@@ -32,12 +34,12 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    outcome::main(env!("CARGO_BIN_NAME"), run)
+    outcome::main(TOOL, run)
 }
 
 fn run(arguments: Arguments) -> Result<Exit> {
     let app = App::open(&arguments.home)?;
-    let _lock = app.lock(arguments.wait)?;
+    let turn = app.turn(TOOL, arguments.wait)?;
     let deadline = Deadline::after(app.config.deploy.timeout);
     let instance = nginx::named_or_disabled(&app, arguments.instance.as_deref())?;
     if nginx::enabled(&app)? == Some(instance) {
@@ -46,8 +48,10 @@ fn run(arguments: Arguments) -> Result<Exit> {
             &format!("cannot update {instance}: it is enabled, the service would be down"),
         )?;
     }
+    turn.doing(format_args!("making a release for {instance}"), None);
     let wanted = source::wanted(&app, arguments.reference.as_deref(), arguments.from.as_deref(), deadline)?;
     let id = source::make(&app, &wanted, deadline)?;
+    turn.doing(format_args!("giving {instance} the release {id}"), None);
     runner::update(&app, instance, &id, deadline)?;
     outcome::print(&format!("{id}\n"))?;
     Ok(Exit::Done)

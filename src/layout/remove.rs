@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::{Plan, TOOLS, is_system, lock, profile};
+use super::{Plan, TOOLS, is_system, profile, turn};
 use crate::deadline::Deadline;
 use crate::nginx::{self, Nginx};
 use crate::runner;
@@ -14,7 +14,7 @@ use crate::runner;
 /// Stops the app and takes away nginx's files, the state, the tools and the PATH line. Releases, secrets, hooks, logs and
 /// the configuration stay, unless `purge`. Says what it did.
 pub fn remove(Plan { app, profile: profile_file, .. }: &Plan, purge: bool) -> Result<Vec<String>> {
-    let _lock = lock(app)?;
+    let _turn = turn(app, "taking everything away")?;
     // nginx first: when it cannot do without its files, nothing has happened yet.
     let nginx = Nginx::find(app)?;
     let files = nginx::files(app, nginx.version()?)?;

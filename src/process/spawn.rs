@@ -1,39 +1,48 @@
-//! What happens in a child between fork and exec, and to a process's own memory: the only unsafe code of the library.
+//! What happens in a child between fork and exec, and to a process's own memory: with the leash's fork the only unsafe
+//! code of the library.
 #![allow(unsafe_code)]
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::SigSet;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{getegid, geteuid, setresgid, setresuid, setsid};
 use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
-/// Whether a child ends with its parent.
+use super::Pid;
+use super::leash::{self, Until};
+
+/// How many descriptors a process usually may have.
+const SEALED_ONE_BY_ONE: i32 = 1024;
+
+/// What becomes of a child when its parent dies, however that died.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Bond {
-    /// The kernel kills it when its parent dies, however that died.
-    Mortal,
+    /// It is killed with all that it started: it is kept on a leash for so long.
+    Leashed(Until),
     /// It outlives its parent.
     Free,
 }
 
 /// Makes `command` start in a session of its own (no terminal to ask on, no signals meant for the caller), with the
-/// usual umask, all signals as on the first day (nohup, for one, ignores some), and with none of the caller's descriptors but the three standard streams: SSM's agent, for one, waits
-/// for every copy of its pipes to close.
+/// usual umask, all signals as on the first day (nohup, for one, ignores some), and with none of the caller's descriptors
+/// but the three standard streams: SSM's agent, for one, waits for every copy of its pipes to close.
 pub fn isolate(command: &mut Command, bond: Bond) {
-    // SAFETY: between fork and exec only async-signal-safe calls are made (setsid, prctl, setresgid, setresuid, umask, signal, sigprocmask, close_range), nothing
-    // is allocated, and no lock is taken.
+    let parent = Pid::own();
+    // SAFETY: what runs between fork and exec makes system calls and takes no lock of this program's; the memory that the
+    // leash allocates later is its own, and the C library's fork leaves its allocator usable.
     unsafe {
         command.pre_exec(move || {
             setsid()?;
-            if bond == Bond::Mortal {
-                prctl::set_pdeathsig(Signal::SIGKILL)?;
-            }
             // What was lent (see account) is given for good: a child must not find the way back to root.
             setresgid(getegid(), getegid(), getegid())?;
             setresuid(geteuid(), geteuid(), geteuid())?;
+            if let Bond::Leashed(until) = bond {
+                leash::put(parent, until)?;
+                // Of its own as well: what the program does to its process group must not reach the leash.
+                setsid()?;
+            }
             umask(Mode::from_bits_truncate(0o022));
             reset_signals()?;
             seal_descriptors();
@@ -45,23 +54,39 @@ pub fn isolate(command: &mut Command, bond: Bond) {
 /// Lets every signal do what it does by default, and blocks none.
 fn reset_signals() -> std::io::Result<()> {
     // All 64 of Linux, the real-time ones included.
-    for signal in 1..=64 {
-        // SAFETY: gives a signal its default action in a process that is about to be replaced. SIGKILL and SIGSTOP
-        // refuse, and have no other action.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
-    }
+    (1..=64).for_each(reset_signal);
     Ok(SigSet::empty().thread_set_mask()?)
 }
 
+/// Gives a signal its default action.
+pub fn reset_signal(signal: i32) {
+    // SAFETY: no handler of this program's is taken away that it needs: the process is about to be replaced, or to end.
+    // SIGKILL and SIGSTOP refuse, and have no other action.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+}
+
+/// Closes all descriptors.
+pub fn close_descriptors() {
+    // SAFETY: the process that calls this, a leash, uses none of its descriptors any more.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, 0u32, u32::MAX, 0u32) };
+    if closed == 0 {
+        return;
+    }
+    for descriptor in 0..SEALED_ONE_BY_ONE {
+        // SAFETY: as above; a number that is not open fails with EBADF and nothing happens.
+        unsafe { libc::close(descriptor) };
+    }
+}
+
 /// Marks every descriptor above the standard streams close-on-exec. Kernels before 5.11 lack close_range(2)'s flag; there
-/// the descriptors are marked one by one up to the limit that a process usually has.
+/// the descriptors are marked one by one.
 fn seal_descriptors() {
     // SAFETY: changes a flag of descriptors that the process about to be replaced owns; touches no memory.
     let sealed = unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if sealed == 0 {
         return;
     }
-    for descriptor in 3..1024 {
+    for descriptor in 3..SEALED_ONE_BY_ONE {
         // SAFETY: as above; a number that is not open fails with EBADF and nothing happens.
         unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
     }

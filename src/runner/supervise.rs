@@ -1,7 +1,7 @@
 //! Keeping one instance running in the foreground: start, restart with backoff, log, and on request end the whole tree.
 //!
-//! supervise is the subreaper of all that the app starts (prctl(2)), so nothing leaves its tree, and "all gone" is what
-//! waitpid(2) says when there is no child left.
+//! The app runs on a leash (see `process`), which ends it should supervise be killed. supervise is the subreaper (prctl(2))
+//! of both, so nothing leaves its tree, and "all gone" is what waitpid(2) says when there is no child left.
 
 use std::fmt::Display;
 use std::io::{PipeReader, PipeWriter, Read};
@@ -24,7 +24,7 @@ use crate::command;
 use crate::lock::{self, Lock};
 use crate::logfile::Writer;
 use crate::outcome::{Exit, failure};
-use crate::process::{self, Bond, Pid};
+use crate::process::{self, Bond, Pid, Until};
 use crate::source;
 
 /// How supervise's own lines in an instance's log begin.
@@ -66,8 +66,7 @@ impl Note {
 pub fn supervise(app: &App, instance: &Instance) -> Result<()> {
     let path = app.instance_lock(instance);
     let lock = Lock::take(&path)?.ok_or_else(|| {
-        let holder =
-            lock::holder(&path).ok().flatten().map_or_else(String::new, |holder| format!(" by pid {}", holder.pid));
+        let holder = lock::holder(&path).ok().flatten().map_or_else(String::new, |(pid, _)| format!(" by pid {pid}"));
         failure(Exit::Busy, format!("cannot supervise {instance}: it is already supervised{holder}"))
     })?;
     lock.note(&serde_json::to_string(&Note::default())?)?;
@@ -80,7 +79,7 @@ pub fn supervise(app: &App, instance: &Instance) -> Result<()> {
 /// Where the app is in its life.
 #[derive(Clone, Copy)]
 enum Phase {
-    /// It runs; `main` is the process that the command became.
+    /// It runs; `main` is its leash, which ends as the app ends.
     Running { main: Pid, since: Instant },
     /// Its main process has ended; what it left behind is being killed.
     Clearing { lived: Duration },
@@ -161,8 +160,6 @@ impl<'a> Keeper<'a> {
         let reaped = reap(main)?;
         Ok(match phase {
             Phase::Running { since, .. } => Some(match reaped {
-                // A command that leaves its work to a child and ends well is a daemon: the child is the app now.
-                Reaped { main: Some(WaitStatus::Exited(_, 0)), all_gone: false } => phase,
                 Reaped { main: None, all_gone: false } => phase,
                 Reaped { main, .. } => {
                     self.record_exit(exit_in_words(main))?;
@@ -218,10 +215,10 @@ impl<'a> Keeper<'a> {
         command.env_clear().envs(self.app.environment(&release, Some(instance))?);
         command.current_dir(self.app.release(&release)).stdin(Stdio::null());
         command.stdout(self.app_end.try_clone()?).stderr(self.app_end.try_clone()?);
-        process::isolate(&mut command, Bond::Mortal);
+        process::isolate(&mut command, Bond::Leashed(Until::AllEnded));
         let child = command.spawn().with_context(|| format!("cannot run {release}"))?;
         let main = Pid::of(&child);
-        self.say(format_args!("{}{release} (pid {main})", &STARTED[PREFIX.len()..]));
+        self.say(format_args!("{}{release}", &STARTED[PREFIX.len()..]));
         process::release_startup_code();
         Ok(Phase::Running { main, since: Instant::now() })
     }

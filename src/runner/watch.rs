@@ -32,9 +32,9 @@ pub fn state(app: &App, instance: &Instance) -> Result<State> {
         Owner::Process(process) => Some(process),
         Owner::Nobody | Owner::Hidden(_) => None,
     };
-    // Below supervise, or below whatever listens without one.
+    // Below supervise and the leash, or below whatever listens without them.
     let processes = match (&supervisor, pid) {
-        (Some((supervise, _)), _) => Some(process::tree(*supervise).into_iter().skip(1).collect()),
+        (Some((supervise, _)), _) => Some(process::tree(*supervise).into_iter().skip(2).collect()),
         (None, listener) => listener.map(|listener| process::tree(listener.pid)),
     };
     let note = supervisor.map(|(_, note)| note);

@@ -20,12 +20,14 @@ pub fn measure(promises: &mut Promises) {
 
 /// All processes of the site after two deploys and a rollback, by name.
 fn processes(site: &Site, promises: &mut Promises) {
-    let mut resident: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    let [mut resident, mut own] = [(); 2].map(|()| BTreeMap::<String, Vec<u64>>::new());
     for pid in site.processes() {
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned();
-        resident.entry(name).or_default().push(resident_memory(pid));
+        resident.entry(name.clone()).or_default().push(memory(pid, "Rss:"));
+        own.entry(name).or_default().push(memory(pid, "Private_Clean:") + memory(pid, "Private_Dirty:"));
     }
-    let mut rows = vec![row(["", "processes", "resident memory, the largest", "limit", ""])];
+    let heading = ["", "processes", "resident memory, the largest", "of it not shared", "limit", ""];
+    let mut rows = vec![row(heading)];
     for (name, sizes) in &resident {
         let (largest, count) = (sizes.iter().max().copied().unwrap_or(0), sizes.len());
         let (limit, verdict) = match name.as_str() {
@@ -35,19 +37,21 @@ fn processes(site: &Site, promises: &mut Promises) {
             }
             _ => (String::new(), ""),
         };
-        rows.push(row([name, &count.to_string(), &format!("{largest} kB"), &limit, verdict]));
+        let own = own[name].iter().max().copied().unwrap_or(0);
+        rows.push(row([name, &count.to_string(), &format!("{largest} kB"), &format!("{own} kB"), &limit, verdict]));
     }
     let count = |name: &str| resident.get(name).map_or(0, Vec::len);
-    let is_all = resident.len() == 3 && count("nginx") > 1 && count("supervise") == 2 && count("app") == 2;
+    let kept = ["supervise", "leash", "app"].iter().all(|name| count(name) == 2);
+    let is_all = resident.len() == 4 && count("nginx") > 1 && kept;
     let verdict = promises.judge("nothing else is resident", is_all);
-    rows.push(row(["nothing but nginx, two supervises, two apps", "", "", "", verdict]));
+    rows.push(row(["nothing but nginx, two supervises with their leashes, two apps", "", "", "", "", verdict]));
     print_table("What stays running, after two deploys and a rollback", &rows);
 }
 
-/// VmRSS, in kB.
-fn resident_memory(pid: i32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+/// A line of a process's smaps_rollup, in kB.
+fn memory(pid: i32, line: &str) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = rollup.lines().find_map(|one| one.strip_prefix(line));
     line.and_then(|text| text.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
 }
 

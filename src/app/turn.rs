@@ -1,0 +1,106 @@
+//! Whose turn it is to change something, and what is being done: for those who ask meanwhile, and for those who come
+//! after a tool that was killed.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use super::{App, Instance, Wait};
+use crate::deadline::Deadline;
+use crate::lock::{self, Holder, Lock};
+use crate::outcome::{Exit, failure};
+use crate::process::{self, Pid};
+
+/// What a tool is doing, or was when it was killed.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Doing {
+    /// The tool.
+    pub tool: String,
+    /// The step, in words: `starting B`.
+    pub what: String,
+    /// The instance that gets the traffic if all goes well; None: as before, or it is not known yet.
+    pub target: Option<String>,
+    /// When the step began, in seconds since 1970.
+    pub since: u64,
+}
+
+/// What is being done, or was left undone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// This process is doing it.
+    UnderWay(Pid, Doing),
+    /// Whoever did it was killed.
+    Interrupted(Doing),
+}
+
+/// A turn: the lock that everything takes which changes something. It ends when it is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    tool: &'static str,
+    lock: Lock,
+    found: Option<Doing>,
+    keeps_what_it_found: bool,
+}
+
+impl App {
+    /// Begins a turn. Whoever comes second ends with 75, or waits for as long as a deploy may take.
+    pub fn turn(&self, tool: &'static str, wait: Wait) -> Result<Turn> {
+        let path = self.deploy_lock();
+        let patience = if wait.wait { self.config.deploy.timeout } else { Duration::ZERO };
+        let Some(lock) = Lock::wait(&path, Deadline::after(patience))? else {
+            let holder = lock::holder(&path).ok().flatten().map(|(pid, _)| process::describe(pid));
+            let holder = holder.unwrap_or_else(|| "somebody".to_owned());
+            return Err(failure(Exit::Busy, format!("cannot begin: {holder} holds the lock; --wait waits for it")));
+        };
+        let found = parse(&lock.read_note());
+        Ok(Turn { tool, lock, found, keeps_what_it_found: false })
+    }
+
+    /// What is being done now, or was left undone; None: nothing.
+    pub fn activity(&self) -> Result<Option<Activity>> {
+        let Some(Holder { pid, note }) = lock::last_holder(&self.deploy_lock())? else { return Ok(None) };
+        Ok(parse(&note).map(|doing| match pid {
+            Some(pid) => Activity::UnderWay(pid, doing),
+            None => Activity::Interrupted(doing),
+        }))
+    }
+}
+
+impl Turn {
+    /// What the turn before this one left undone, if it was this tool's own; None: nothing.
+    pub fn resumes(&self) -> Option<&Doing> {
+        self.found.as_ref().filter(|found| found.tool == self.tool)
+    }
+
+    /// Leaves what was found undone as undone: for a turn that nobody decided on, at boot.
+    pub fn keep_what_was_found(&mut self) {
+        self.keeps_what_it_found = true;
+    }
+
+    /// Tells what is being done from here on. That cannot fail: on a full disk the work still goes on. It is not flushed
+    /// either: after a power cut it may be an earlier step, or nothing, and nothing but `status` is the poorer for it.
+    pub fn doing(&self, what: impl Display, target: Option<&Instance>) {
+        let target = target.map(Instance::to_string);
+        self.tell(&Doing { tool: self.tool.to_owned(), what: what.to_string(), target, since: process::unix_now() });
+    }
+
+    fn tell(&self, doing: &Doing) {
+        let note = serde_json::to_string(doing).unwrap_or_default();
+        let _ = self.lock.note(&note);
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        match self.found.take().filter(|_| self.keeps_what_it_found) {
+            Some(found) => self.tell(&found),
+            None => drop(self.lock.note("")),
+        }
+    }
+}
+
+fn parse(note: &str) -> Option<Doing> {
+    serde_json::from_str(note).ok()
+}

@@ -1,0 +1,114 @@
+//! The leash: a small process between us and a program that we run, the reaper of all that the program starts. When we
+//! die, however that happened, it ends them all, so that nothing lingers that nobody owns; otherwise it ends as the
+//! program ends. It is a fork of ours without a program file of its own.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork, getppid};
+
+use super::{Pid, tree};
+
+/// What the kernel tells the leash when its parent has ended.
+const PARENT_ENDED: Signal = Signal::SIGHUP;
+/// How long processes that do not die (stuck in the kernel, or another user's) are killed again and again.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The pause between two rounds of killing.
+const ROUND: Duration = Duration::from_millis(2);
+
+/// How long the leash stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// As long as the program itself; what it leaves behind is the caller's to reap.
+    Ended,
+    /// When the program ends well, as long as anything that it started: it left its work to a child, as daemons do.
+    AllEnded,
+}
+
+/// Forks. The new process returns from here and becomes the program; this one becomes its leash and never returns.
+/// `parent` is who started this process.
+pub fn put(parent: Pid, until: Until) -> io::Result<()> {
+    SigSet::all().thread_set_mask()?;
+    prctl::set_child_subreaper(true)?;
+    prctl::set_pdeathsig(PARENT_ENDED)?;
+    // SAFETY: this process has one thread, for it was forked itself a moment ago.
+    match unsafe { fork() }? {
+        // Should the leash be killed together with its parent, the kernel ends at least the program itself.
+        ForkResult::Child => Ok(prctl::set_pdeathsig(Signal::SIGKILL)?),
+        ForkResult::Parent { child } => hold(parent, Pid::from_raw(child.as_raw()), until),
+    }
+}
+
+fn hold(parent: Pid, program: Pid, until: Until) -> ! {
+    super::spawn::close_descriptors();
+    let _ = prctl::set_name(c"leash");
+    let mut wakes = SigSet::empty();
+    wakes.add(Signal::SIGCHLD);
+    wakes.add(PARENT_ENDED);
+    let mut ended = None;
+    loop {
+        // Asked each time: the same signal may have been meant for the app.
+        if getppid().as_raw() != parent.raw() {
+            end_all();
+        }
+        let all_gone = reap(program, &mut ended);
+        let stays = until == Until::AllEnded && matches!(ended, Some(WaitStatus::Exited(_, 0)));
+        if let Some(status) = ended.filter(|_| all_gone || !stays) {
+            end_like(status);
+        }
+        let _ = wakes.wait();
+    }
+}
+
+/// Reaps whoever has ended and notes how the program did. True: there is no child left.
+fn reap(program: Pid, ended: &mut Option<WaitStatus>) -> bool {
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => return false,
+            Ok(status) if status.pid().is_some_and(|pid| pid.as_raw() == program.raw()) => *ended = Some(status),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return true,
+        }
+    }
+}
+
+/// Kills all that the program started. Whoever forks meanwhile is found in the next round.
+fn end_all() -> ! {
+    let began = Instant::now();
+    while !reap(Pid::own(), &mut None) && began.elapsed() < PATIENCE {
+        for process in tree(Pid::own()).into_iter().skip(1) {
+            let _ = process.signal(Signal::SIGKILL);
+        }
+        thread::sleep(ROUND);
+    }
+    exit(1)
+}
+
+/// Ends with the same exit status, or by the same signal.
+fn end_like(status: WaitStatus) -> ! {
+    if let WaitStatus::Signaled(_, signal, _) = status {
+        // The program has left its core already.
+        let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+        super::spawn::reset_signal(signal as i32);
+        let _ = raise(signal);
+        let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&SigSet::from_iter([signal])), None);
+        exit(128 + signal as i32);
+    }
+    match status {
+        WaitStatus::Exited(_, code) => exit(code),
+        _ => exit(1),
+    }
+}
+
+/// Ends without the things that a whole program does at its end: this is half of one.
+fn exit(code: i32) -> ! {
+    // SAFETY: ends the process at once and touches nothing.
+    unsafe { libc::_exit(code) }
+}
