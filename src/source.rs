@@ -89,6 +89,7 @@ pub fn unassign(app: &App, instance: &Instance) -> Result<()> {
 /// Removes what is too old: all releases but the newest `keep_releases` and those that instances have, with their build
 /// logs. A release loses its name before its files, so that half of one never looks like a whole one.
 pub fn prune(app: &App) -> Result<()> {
+    sweep(app)?;
     let all = releases(app)?;
     let mut kept: Vec<ReleaseId> = all.iter().take(app.config.deploy.keep_releases).cloned().collect();
     for instance in &app.config.instances {

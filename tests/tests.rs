@@ -31,4 +31,6 @@ mod test_stop_instance;
 mod test_supervise;
 mod test_switch;
 mod test_switching;
+mod test_torture;
 mod test_update_instance;
+mod torture;

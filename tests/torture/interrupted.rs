@@ -1,0 +1,335 @@
+//! A tool is disturbed at each system call that changes something, one run for each.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use cutover::lock;
+
+use super::trace::{self, Fault, Point};
+use super::{Outcome, Share};
+use crate::load::{self, Load, Plan};
+use crate::site::{Ran, Sample, Site, built, parent};
+
+/// How long processes without an owner may take to be gone.
+const ORPHANS: Duration = Duration::from_secs(5);
+/// How many requests one after the other must have the same release's answer.
+const ALIKE: usize = 12;
+
+/// A tool in a situation in which it has all its work to do.
+pub struct Subject {
+    pub tool: &'static str,
+    /// Brings the situation about; it is numbered, so that each can have a version of its own.
+    prepare: fn(&Site, usize),
+    command: fn(&Site) -> Command,
+    /// What must hold when it is done, `other` being the instance that was disabled before.
+    is_done: fn(&Site, other: &str) -> bool,
+    /// The connections of the load; None: the situation is one in which nothing is served.
+    load: Option<Connections>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Connections {
+    KeptAliveAndFresh,
+    /// A reload of nginx ends kept-alive ones.
+    Fresh,
+}
+
+/// All tools that change something.
+pub const SUBJECTS: [Subject; 9] = [
+    Subject {
+        tool: "deploy",
+        prepare: |site, number| drop(site.commit(&format!("v{number}"), "")),
+        command: |site| site.tool("deploy", &[]),
+        is_done: |site, other| is_enabled(site, other) && serves_head(site) && both_run(site),
+        load: Some(Connections::KeptAliveAndFresh),
+    },
+    Subject {
+        tool: "rollback",
+        prepare: |_, _| {},
+        command: |site| site.tool("rollback", &[]),
+        is_done: |site, other| is_enabled(site, other) && both_run(site),
+        load: Some(Connections::KeptAliveAndFresh),
+    },
+    Subject {
+        tool: "rollback, to a standby that is down",
+        prepare: |site, _| drop(site.shell("stop-instance $(disabled-instance)").ok()),
+        command: |site| site.tool("rollback", &[]),
+        is_done: |site, other| is_enabled(site, other) && both_run(site),
+        load: Some(Connections::KeptAliveAndFresh),
+    },
+    Subject {
+        tool: "connect-to-nginx",
+        prepare: |_, _| {},
+        command: |site| site.tool("connect-to-nginx", &[]),
+        is_done: |site, other| is_enabled(site, other) && both_run(site),
+        load: Some(Connections::KeptAliveAndFresh),
+    },
+    Subject {
+        tool: "start-instance",
+        prepare: |site, _| drop(site.shell("stop-instance $(disabled-instance)").ok()),
+        command: |site| site.tool("start-instance", &[&disabled(site)]),
+        is_done: |site, other| !is_enabled(site, other) && both_run(site),
+        load: Some(Connections::KeptAliveAndFresh),
+    },
+    Subject {
+        tool: "stop-instance",
+        prepare: |site, _| drop(site.shell("start-instance $(disabled-instance)").ok()),
+        command: |site| site.tool("stop-instance", &[&disabled(site)]),
+        is_done: |site, other| !is_enabled(site, other) && site.run("pid", &[other]).code == 1,
+        load: Some(Connections::KeptAliveAndFresh),
+    },
+    Subject {
+        tool: "update-instance",
+        prepare: |site, number| drop(site.commit(&format!("v{number}"), "")),
+        command: |site| site.tool("update-instance", &[]),
+        is_done: |site, other| {
+            let head = site.git(&["rev-parse", "HEAD"]);
+            let link = fs::read_link(site.home.join("instances").join(other)).unwrap_or_default();
+            !is_enabled(site, other) && link.to_str().unwrap().ends_with(&head[..12])
+        },
+        load: Some(Connections::KeptAliveAndFresh),
+    },
+    Subject {
+        tool: "bootup",
+        prepare: |site, _| {
+            drop(site.shell("stop-instance --force A; stop-instance --force B; kill $(cat .shop/nginx/nginx.pid)"))
+        },
+        command: |site| site.tool("bootup", &[]),
+        is_done: |site, other| !is_enabled(site, other) && both_run(site),
+        load: None,
+    },
+    Subject {
+        tool: "install",
+        prepare: |site, number| {
+            site.write_config(&format!(
+                "{QUICK}[health]\ntimeout = \"{}s\"\n[run]\ncommand = \"exec ./app\"\n",
+                20 + number
+            ));
+            fs::remove_file(site.home.join("bin/logs")).unwrap_or_default();
+            fs::remove_dir(site.home.join("hooks")).unwrap_or_default();
+            fs::remove_file(site.home.join("nginx/shop.d/proxy.conf")).unwrap_or_default();
+        },
+        command: |site| {
+            let mut command = site.command(&built().join("install"));
+            command.arg("--config").arg(site.config()).arg("--home").arg(&site.home);
+            command
+        },
+        is_done: |site, other| {
+            !is_enabled(site, other) && both_run(site) && site.install(&["--dry-run"]).stdout.is_empty()
+        },
+        load: Some(Connections::Fresh),
+    },
+];
+
+/// Quick deploys; a drain that leaves time for an answer on a busy machine.
+const QUICK: &str = "[deploy]\nsoak = \"50ms\"\ndrain_timeout = \"300ms\"\nkeep_releases = 2\n";
+
+fn disabled(site: &Site) -> String {
+    site.run("disabled-instance", &[]).ok().trim().to_owned()
+}
+
+fn is_enabled(site: &Site, instance: &str) -> bool {
+    site.run("enabled-instance", &[]).stdout.trim() == instance
+}
+
+fn serves_head(site: &Site) -> bool {
+    let version = fs::read_to_string(site.source().join("VERSION")).unwrap();
+    site.get("/") == (200, version)
+}
+
+fn both_run(site: &Site) -> bool {
+    site.status()["instances"].as_array().unwrap().iter().all(|instance| instance["healthy"] == true)
+}
+
+/// Disturbs a tool in these ways at each point, or at a share of them.
+pub fn disturb(subject: &Subject, faults: &[Fault], share: Share) -> Outcome {
+    let site = Site::new(Sample::Static, QUICK);
+    for version in ["v1", "v2"] {
+        site.commit(version, "");
+        site.run("deploy", &[]).ok();
+    }
+    let load = subject.load.map(|connections| {
+        let kept_alive = if connections == Connections::Fresh { 0 } else { 6 };
+        Load::start(Plan { kept_alive, fresh: 2, pace: Some(Duration::from_millis(5)), ..Plan::on(site.address()) })
+    });
+    let log = site.directory.path().join("trace");
+
+    let mut number = 3;
+    (subject.prepare)(&site, number);
+    let other = disabled(&site);
+    let (ran, points) = trace::points((subject.command)(&site), &log);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!((subject.is_done)(&site, &other), "{} undisturbed", subject.tool);
+    assert!(points.len() >= 5, "{points:?}");
+
+    let mut outcome = Outcome::of(format!("{} {}", subject.tool, words(faults)));
+    let baseline = site.processes().len();
+    for fault in faults {
+        let concerned = points.iter().filter(|point| fault.concerns(point)).collect();
+        for point in share.of(concerned) {
+            number += 1;
+            outcome.faults += 1;
+            if let Err(reason) = one(subject, &site, number, point, *fault) {
+                outcome.failures.push(format!("{fault:?} at {} {}: {reason}", point.call, point.nth));
+            }
+            if subject.tool != "stop-instance" && site.processes().len() != baseline {
+                outcome.failures.push(format!("{fault:?} at {point:?}: not the processes of before"));
+            }
+        }
+    }
+    if let Some(load) = load {
+        let report = load.stop();
+        outcome.requests = report.requests;
+        outcome.lost = report.failed();
+        outcome.failures.extend(report.quoted());
+    }
+    outcome
+}
+
+fn words(faults: &[Fault]) -> String {
+    let names: Vec<&str> = faults.iter().map(|(Fault::Signal(name) | Fault::Error(name))| *name).collect();
+    names.join(", ")
+}
+
+fn one(subject: &Subject, site: &Site, number: usize, point: &Point, fault: Fault) -> Result<(), String> {
+    let log = site.directory.path().join("trace");
+    (subject.prepare)(site, number);
+    let other = disabled(site);
+    let before = State::of(site);
+    let ran = trace::disturbed((subject.command)(site), &log, point, fault);
+    if let Fault::Error(_) = fault {
+        let is_told = ran.code == 0 || ran.stderr.lines().last().is_some_and(|line| line.contains(": cannot "));
+        // Unless what failed was telling it.
+        let is_mute = point.call == "write" && ran.stderr.is_empty();
+        if ![0, 2, 3, 4, 124].contains(&ran.code) || !(is_told || is_mute) {
+            return Err(format!("it ended with {ran:?}"));
+        }
+    }
+
+    no_orphans(site)?;
+    whole_releases(site)?;
+    if subject.load.is_some() {
+        one_release_serves(site)?;
+    }
+    let after = State::of(site);
+    let status = site.status();
+    let is_told = status["change"]["doing"].is_string() && status["change"]["pid"].is_null();
+    if status["change"].is_null() && (subject.is_done)(site, &other) {
+        // It was killed on its way out, with all its work done.
+        return Ok(());
+    }
+    let again = Ran::of(&(subject.command)(site).output().unwrap());
+    if again.code != 0 {
+        return Err(format!("run again, it ended with {again:?}; before: {ran:?}"));
+    }
+    let finished = State::of(site);
+    if matches!(fault, Fault::Signal(_)) && !is_told && after != before && after != finished {
+        return Err(format!("status did not tell of it: {status}"));
+    }
+    if !(subject.is_done)(site, &other) {
+        return Err(format!("run again, it did not finish: {again:?}, {}", site.status()));
+    }
+    if !site.status()["change"].is_null() {
+        return Err(format!("run again, it left word of being interrupted: {}", site.status()));
+    }
+    if let Some(left) = finished.releases.iter().find(|name| name.starts_with('.')) {
+        return Err(format!("{left} is left in releases"));
+    }
+    no_orphans(site)?;
+    whole_releases(site)?;
+    if subject.load.is_some() { one_release_serves(site) } else { Ok(()) }
+}
+
+/// What a tool can change.
+#[derive(Debug, PartialEq, Eq)]
+struct State {
+    links: Vec<Option<std::path::PathBuf>>,
+    releases: BTreeSet<String>,
+    supervises: Vec<Option<i32>>,
+}
+
+impl State {
+    fn of(site: &Site) -> State {
+        let links = ["state/enabled", "instances/A", "instances/B"];
+        let releases = fs::read_dir(site.home.join("releases")).unwrap();
+        State {
+            links: links.iter().map(|link| fs::read_link(site.home.join(link)).ok()).collect(),
+            releases: releases.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect(),
+            supervises: supervises(site).to_vec(),
+        }
+    }
+}
+
+fn supervises(site: &Site) -> [Option<i32>; 2] {
+    ["A", "B"].map(|instance| {
+        let holder = lock::holder(&site.home.join(format!("run/{instance}.lock"))).unwrap();
+        holder.map(|(pid, _)| pid.raw())
+    })
+}
+
+/// Every process of the site is nginx's, or belongs to a supervise that holds its lock.
+fn no_orphans(site: &Site) -> Result<(), String> {
+    let deadline = Instant::now() + ORPHANS;
+    loop {
+        let owners: Vec<i32> = supervises(site).into_iter().flatten().collect();
+        let is_owned = |pid: i32| {
+            let mut ancestor = pid;
+            while ancestor > 1 {
+                if owners.contains(&ancestor) {
+                    return true;
+                }
+                ancestor = parent(ancestor);
+            }
+            false
+        };
+        let name = |pid: i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let orphans: Vec<String> = site
+            .processes()
+            .into_iter()
+            .filter(|pid| name(*pid) != "nginx\n" && !is_owned(*pid))
+            .map(|pid| format!("{pid} {}", name(pid).trim()))
+            .collect();
+        if orphans.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(format!("orphans: {orphans:?}"));
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Whatever looks like a release has all its files, with all they hold.
+fn whole_releases(site: &Site) -> Result<(), String> {
+    let app = fs::metadata(site.source().join("app")).unwrap().len();
+    for entry in fs::read_dir(site.home.join("releases")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_str().unwrap().starts_with('.') {
+            continue;
+        }
+        let size = |name: &str| fs::metadata(path.join(name)).map_or(0, |meta| meta.len());
+        if size("VERSION") == 0 || size("BEHAVIOUR") == 0 || size("app") != app {
+            return Err(format!("half a release: {}", path.display()));
+        }
+    }
+    Ok(())
+}
+
+/// Requests are answered by one release, and nginx and the link agree on whose.
+fn one_release_serves(site: &Site) -> Result<(), String> {
+    let answers: Result<BTreeSet<String>, _> = (0..ALIKE).map(|_| load::slow(site.address(), Duration::ZERO)).collect();
+    let answers = answers.map_err(|failure| format!("not served: {failure}"))?;
+    if answers.len() != 1 {
+        return Err(format!("answers of more than one release: {answers:?}"));
+    }
+    let status = site.status();
+    let link = fs::read_link(site.home.join("state/enabled")).unwrap();
+    if status["nginx"] != status["enabled"] || Path::new(status["nginx"].as_str().unwrap_or_default()) != link {
+        return Err(format!("nginx and the link differ: {status}"));
+    }
+    Ok(())
+}

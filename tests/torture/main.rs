@@ -1,0 +1,91 @@
+//! The torture: faults of all kinds at every point where they can strike, and one table of what became of them.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
+
+#[path = "../load/mod.rs"]
+mod load;
+#[path = "../site.rs"]
+#[allow(dead_code)]
+mod site;
+#[path = "mod.rs"]
+mod torture;
+
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+
+use torture::interrupted::{self, SUBJECTS};
+use torture::{Fault, Outcome, Share};
+
+/// Try faults of all kinds, and fail when one is not survived
+#[derive(Parser)]
+#[command(name = "torture")]
+struct Arguments {
+    /// What to try [default: all of it]
+    sections: Vec<Section>,
+    /// Only the tool of this name
+    #[arg(long)]
+    tool: Option<String>,
+    /// Only so many points for each tool and fault
+    #[arg(long)]
+    sample: Option<usize>,
+    /// Said by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Section {
+    /// Tools that are killed
+    Killed,
+    /// Disks that fail a tool
+    Disk,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let share = arguments.sample.map_or(Share::All, Share::Sample);
+    let all = Section::value_variants();
+    let mut outcomes = Vec::new();
+    for section in all.iter().filter(|one| arguments.sections.is_empty() || arguments.sections.contains(one)) {
+        let faults: &[Fault] = match section {
+            Section::Killed => &[Fault::Signal("KILL"), Fault::Signal("TERM"), Fault::Signal("INT")],
+            Section::Disk => &[Fault::Error("ENOSPC"), Fault::Error("EIO")],
+        };
+        for subject in &SUBJECTS {
+            if arguments.tool.as_deref().is_none_or(|tool| tool == subject.tool) {
+                eprintln!("torture: {}", subject.tool);
+                let outcome = interrupted::disturb(subject, faults, share);
+                outcome.failures.iter().for_each(|failure| eprintln!("{failure}"));
+                outcomes.push(outcome);
+            }
+        }
+    }
+    print!("{}", table(&outcomes));
+    let held = outcomes.iter().all(Outcome::has_held);
+    if held && !outcomes.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn table(outcomes: &[Outcome]) -> String {
+    let heading = ["fault", "tried", "requests", "lost", "state after"].map(str::to_owned).to_vec();
+    let rows = outcomes.iter().map(|outcome| {
+        let state = match outcome.failures.len() {
+            0 => "as promised".to_owned(),
+            count => format!("{count} FAILURES"),
+        };
+        vec![
+            outcome.what.clone(),
+            outcome.faults.to_string(),
+            outcome.requests.to_string(),
+            outcome.lost.to_string(),
+            state,
+        ]
+    });
+    let total = vec![
+        "all".to_owned(),
+        outcomes.iter().map(|outcome| outcome.faults).sum::<usize>().to_string(),
+        outcomes.iter().map(|outcome| outcome.requests).sum::<u64>().to_string(),
+        outcomes.iter().map(|outcome| outcome.lost).sum::<u64>().to_string(),
+        String::new(),
+    ];
+    cutover::output::table(&std::iter::once(heading).chain(rows).chain([total]).collect::<Vec<_>>()) + "\n"
+}
