@@ -232,16 +232,26 @@ impl Before {
         Ok(Before { release: source::release_of(app, instance)?, ran: supervisor(app, instance)?.is_some() })
     }
 
-    /// Gives the instance back the release it had, and runs it again if it ran. Requests that it still answers may finish.
+    /// Gives the instance back the release it had, and runs it again if it ran; one that still is what it was is left
+    /// alone. Requests that it still answers may finish.
     pub fn restore(&self, app: &App, instance: &Instance) -> Result<()> {
-        let cannot = || format!("cannot put {instance} back");
-        drain(instance, Deadline::after(app.config.deploy.drain_timeout))
-            .and_then(|()| end(app, instance))
-            .with_context(cannot)?;
-        let Some(release) = &self.release else { return source::unassign(app, instance).with_context(cannot) };
-        source::assign(app, instance, release).with_context(cannot)?;
+        self.undo(app, instance).with_context(|| format!("cannot put {instance} back"))
+    }
+
+    fn undo(&self, app: &App, instance: &Instance) -> Result<()> {
+        let has_its_release = source::release_of(app, instance)? == self.release;
+        if !has_its_release || !self.ran {
+            drain(instance, Deadline::after(app.config.deploy.drain_timeout))?;
+            end(app, instance)?;
+        }
+        if !has_its_release {
+            match &self.release {
+                Some(release) => source::assign(app, instance, release)?,
+                None => source::unassign(app, instance)?,
+            }
+        }
         if self.ran {
-            start(app, instance, Deadline::after(app.config.health.timeout)).with_context(cannot)?;
+            start(app, instance, Deadline::after(app.config.health.timeout))?;
         }
         Ok(())
     }

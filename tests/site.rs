@@ -166,14 +166,23 @@ impl Site {
     /// A site whose nginx runs, with version `v1` of the sample committed and nothing deployed. `extra` is appended to
     /// the configuration; its `[deploy]` has a short soak.
     pub fn new(sample: Sample, extra: &str) -> Site {
-        let site = Site::unlaid(sample, extra);
-        site.install(&[]).ok();
-        site
+        Site::new_in(&std::env::temp_dir(), sample, extra)
     }
 
     /// The same, before install.
     pub fn unlaid(sample: Sample, extra: &str) -> Site {
-        let directory = tempfile::Builder::new().prefix("cutover-test-").tempdir().unwrap();
+        Site::unlaid_in(&std::env::temp_dir(), sample, extra)
+    }
+
+    /// A site below this directory.
+    pub fn new_in(place: &Path, sample: Sample, extra: &str) -> Site {
+        let site = Site::unlaid_in(place, sample, extra);
+        site.install(&[]).ok();
+        site
+    }
+
+    fn unlaid_in(place: &Path, sample: Sample, extra: &str) -> Site {
+        let directory = tempfile::Builder::new().prefix("cutover-test-").tempdir_in(place).unwrap();
         let home = directory.path().join(".shop");
         let site = Site { home, ports: Ports::claim(), sample, directory };
         let source = site.source();

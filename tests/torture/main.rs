@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 
 use torture::interrupted::{self, SUBJECTS};
-use torture::{Fault, Outcome, Share};
+use torture::{Fault, Outcome, Share, crashed, disk};
 
 /// Try faults of all kinds, and fail when one is not survived
 #[derive(Parser)]
@@ -37,32 +37,65 @@ struct Arguments {
 enum Section {
     /// Tools that are killed
     Killed,
-    /// Disks that fail a tool
+    /// Tools that a disk fails
+    Failed,
+    /// What keeps an instance running is killed
+    Crashed,
+    /// Disks that are full or read-only
     Disk,
 }
 
+/// How often what keeps an instance running is killed.
+const CRASHES: usize = 20;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let share = arguments.sample.map_or(Share::All, Share::Sample);
     let all = Section::value_variants();
     let mut outcomes = Vec::new();
     for section in all.iter().filter(|one| arguments.sections.is_empty() || arguments.sections.contains(one)) {
-        let faults: &[Fault] = match section {
-            Section::Killed => &[Fault::Signal("KILL"), Fault::Signal("TERM"), Fault::Signal("INT")],
-            Section::Disk => &[Fault::Error("ENOSPC"), Fault::Error("EIO")],
-        };
-        for subject in &SUBJECTS {
-            if arguments.tool.as_deref().is_none_or(|tool| tool == subject.tool) {
-                eprintln!("torture: {}", subject.tool);
-                let outcome = interrupted::disturb(subject, faults, share);
-                outcome.failures.iter().for_each(|failure| eprintln!("{failure}"));
-                outcomes.push(outcome);
+        match section {
+            Section::Killed => {
+                disturb(
+                    &arguments,
+                    &[Fault::Signal("KILL"), Fault::Signal("TERM"), Fault::Signal("INT")],
+                    &mut outcomes,
+                );
+            }
+            Section::Failed => disturb(&arguments, &[Fault::Error("ENOSPC"), Fault::Error("EIO")], &mut outcomes),
+            Section::Crashed => {
+                for victims in crashed::VICTIMS {
+                    add(crashed::killed(victims, arguments.sample.unwrap_or(CRASHES)), &mut outcomes);
+                }
+            }
+            // Last, for from here on this process sees file systems of its own.
+            Section::Disk => {
+                for trouble in disk::TROUBLES {
+                    match disk::goes_bad(trouble) {
+                        Some(outcome) => add(outcome, &mut outcomes),
+                        None => eprintln!("NOT TESTED: {trouble:?} disk, for this is not root"),
+                    }
+                }
             }
         }
     }
     print!("{}", table(&outcomes));
     let held = outcomes.iter().all(Outcome::has_held);
     if held && !outcomes.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn disturb(arguments: &Arguments, faults: &[Fault], outcomes: &mut Vec<Outcome>) {
+    let share = arguments.sample.map_or(Share::All, Share::Sample);
+    let wanted = |subject: &&interrupted::Subject| arguments.tool.as_deref().is_none_or(|tool| tool == subject.tool);
+    for subject in SUBJECTS.iter().filter(wanted) {
+        eprintln!("torture: {}", subject.tool);
+        add(interrupted::disturb(subject, faults, share), outcomes);
+    }
+}
+
+fn add(outcome: Outcome, outcomes: &mut Vec<Outcome>) {
+    eprintln!("torture: {}: {} tried, {} lost", outcome.what, outcome.faults, outcome.lost);
+    outcome.failures.iter().for_each(|failure| eprintln!("torture: FAILURE: {failure}"));
+    outcomes.push(outcome);
 }
 
 fn table(outcomes: &[Outcome]) -> String {

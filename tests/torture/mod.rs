@@ -1,6 +1,8 @@
 //! Faults of all kinds, and what must hold after each: the service answers with one release, nothing lingers, nothing
 //! half done looks done, and the same command run again finishes.
 
+pub mod crashed;
+pub mod disk;
 pub mod interrupted;
 mod trace;
 
@@ -9,7 +11,8 @@ pub use trace::Fault;
 /// How much of it is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
-    /// Every point.
+    /// Every point: for `make torture`.
+    #[allow(dead_code)]
     All,
     /// So many, spread evenly.
     Sample(usize),
