@@ -17,9 +17,14 @@ demo: set-up ## Watch a deploy, a crash and a rollback under load
 	tests/demo.sh
 
 test: set-up ## Install what is missing and run all tests
-	@tests/set-up.sh mandoc
+	@tests/set-up.sh mandoc strace
 	$(CARGO) build --release --bins --examples --locked
 	$(CARGO) test --release --locked --lib --test tests -- --test-threads=4
+
+torture: set-up ## Kill tools at every point, fail their disk, crash the app, and print what became of it
+	@tests/set-up.sh strace
+	$(CARGO) build --release --bins --examples --locked
+	$(CARGO) bench --locked --bench torture -- $(TORTURE_OPTIONS)
 
 check: ## Formatting and lints, warnings as errors
 	$(CARGO) fmt --check
@@ -50,4 +55,4 @@ help: ## List the targets
 set-up:
 	@tests/set-up.sh nginx git curl node npm python3 ip
 
-.PHONY: all demo test check bench install uninstall clean help set-up
+.PHONY: all demo test torture check bench install uninstall clean help set-up

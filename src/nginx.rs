@@ -43,8 +43,8 @@ pub fn named_or_disabled<'a>(app: &'a App, argument: Option<&str>) -> Result<&'a
     argument.map_or_else(|| disabled(app), |name| app.instance(name))
 }
 
-/// Cuts over to `target`: one rename, then nginx itself is asked. When nginx does not confirm, the old link is put back
-/// and the error says why; the service is as it was.
+/// Cuts over to `target`: one rename, then nginx itself is asked, and the rename flushed. When nginx does not confirm, or
+/// the disk fails, the old link is put back and the error says why; the service is as it was.
 pub fn switch(app: &App, target: &Instance) -> Result<()> {
     let link = app.enabled_link();
     let cannot = || format!("cannot connect {target}");
@@ -53,14 +53,16 @@ pub fn switch(app: &App, target: &Instance) -> Result<()> {
         durable::swap_link(&link, target.name().as_ref())
             .with_context(|| format!("{}: {}: was install run?", cannot(), link.display()))?;
     }
-    if let Err(reason) = confirm::confirm(app, target) {
-        match before {
-            Some(old) => durable::link(&link, old.name().as_ref())?,
-            None => disconnect(app)?,
-        }
-        return Err(reason.context(cannot()));
-    }
-    durable::sync_directory_of(&link).with_context(cannot)
+    let flush = || durable::sync_directory_of(&link).with_context(|| format!("cannot flush {}", link.display()));
+    let Err(reason) = confirm::confirm(app, target).and_then(|()| flush()) else { return Ok(()) };
+    let back = match before {
+        Some(old) => durable::swap_link(&link, old.name().as_ref()),
+        None => durable::remove_if_there(&link),
+    };
+    back.with_context(|| format!("{}: {reason:#}; and {} could not be put back", cannot(), link.display()))?;
+    // What was not flushed may come back after a power cut; there is nothing better to do about it than to go on.
+    let _ = flush();
+    Err(reason.context(cannot()))
 }
 
 /// Fails when somebody else answers on the status port.

@@ -8,7 +8,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Parser;
 use clap::error::ErrorKind;
 
@@ -151,9 +151,7 @@ fn plain(line: &str) -> String {
 /// Writes an answer to standard output, whole. A closed pipe comes back as an error that [`main`] knows.
 pub fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()?;
-    Ok(())
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write to standard output")
 }
 
 /// Tells, on stderr, what a tool is doing: `tool: text`. Nothing is lost when nobody listens.

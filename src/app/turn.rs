@@ -94,7 +94,8 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        match self.found.take().filter(|_| self.keeps_what_it_found) {
+        let kept = self.found.take().filter(|found| self.keeps_what_it_found && found.tool != self.tool);
+        match kept {
             Some(found) => self.tell(&found),
             None => drop(self.lock.note("")),
         }

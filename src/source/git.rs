@@ -9,6 +9,7 @@ use regex::Regex;
 use crate::app::App;
 use crate::command::{self, Run};
 use crate::deadline::Deadline;
+use crate::durable;
 
 /// The ref that stands for the tag with the highest version.
 const LATEST_TAG: &str = "latest-tag";
@@ -47,8 +48,8 @@ pub fn check_out(app: &App, commit: &str, directory: &Path, deadline: Deadline) 
             .environment([("GIT_INDEX_FILE", index.as_os_str())])
             .output(deadline)
             .with_context(|| format!("cannot check out {commit}"));
-    crate::durable::remove_if_there(&index)?;
-    laid.map(drop)
+    let removed = durable::remove_if_there(&index).with_context(|| format!("cannot remove {}", index.display()));
+    laid.and(removed)
 }
 
 fn fetch(app: &App, arguments: &[&str], deadline: Deadline) -> Result<()> {

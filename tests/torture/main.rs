@@ -94,7 +94,7 @@ fn disturb(arguments: &Arguments, faults: &[Fault], outcomes: &mut Vec<Outcome>)
 
 fn add(outcome: Outcome, outcomes: &mut Vec<Outcome>) {
     eprintln!("torture: {}: {} tried, {} lost", outcome.what, outcome.faults, outcome.lost);
-    outcome.failures.iter().for_each(|failure| eprintln!("torture: FAILURE: {failure}"));
+    outcome.failures.iter().for_each(|failure| eprintln!("torture: FAILURE: {failure:.300}"));
     outcomes.push(outcome);
 }
 
