@@ -32,11 +32,12 @@ pub fn open_log(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(libc::O_NOFOLLOW).open(path)
 }
 
-/// Appends a record to a log in one write, and flushes it.
+/// Appends a record to a log in one write, and flushes it, and the directory as well, for the log may be new.
 pub fn append(path: &Path, record: &[u8]) -> io::Result<()> {
     let mut file = open_log(path)?;
     file.write_all(record)?;
-    file.sync_data()
+    file.sync_data()?;
+    sync_directory_of(path)
 }
 
 /// Points the symbolic link `path` at `target`; at every instant it is the old link or the new one.
@@ -60,7 +61,14 @@ pub fn sync_directory_of(path: &Path) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
-/// Removes a file or link; that it is not there is fine.
+/// Removes a file or link for good; that it is not there is fine.
+pub fn remove(path: &Path) -> Result<()> {
+    remove_if_there(path)
+        .and_then(|()| sync_directory_of(path))
+        .with_context(|| format!("cannot remove {}", path.display()))
+}
+
+/// [`remove`] without the flush: for what does no harm when a power cut brings it back.
 pub fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -22,7 +22,8 @@ const TAIL_BYTES: u64 = 256 * 1024;
 /// How many lines a follower hands out at once.
 const AT_ONCE: usize = 4096;
 
-/// Appends to a log file and rotates it.
+/// Appends to a log file and rotates it. Nothing is flushed: a power cut may cost the last seconds of a log, and an app
+/// that prints much must not wait for the disk.
 pub struct Writer {
     path: PathBuf,
     file: File,

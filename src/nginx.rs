@@ -75,10 +75,7 @@ pub fn check_status_port(app: &App) -> Result<()> {
 
 /// Enables nothing, as on the first day.
 pub fn disconnect(app: &App) -> Result<()> {
-    let link = app.enabled_link();
-    durable::remove_if_there(&link)
-        .and_then(|()| durable::sync_directory_of(&link))
-        .with_context(|| format!("cannot remove {}", link.display()))
+    durable::remove(&app.enabled_link())
 }
 
 /// The instance that nginx says it uses; the error says why there is no answer.

@@ -82,12 +82,12 @@ pub fn assign(app: &App, instance: &Instance, id: &ReleaseId) -> Result<()> {
 
 /// Takes an instance's release away again, as on the first day.
 pub fn unassign(app: &App, instance: &Instance) -> Result<()> {
-    let link = app.instance_link(instance);
-    durable::remove_if_there(&link).with_context(|| format!("cannot remove {}", link.display()))
+    durable::remove(&app.instance_link(instance))
 }
 
 /// Removes what is too old: all releases but the newest `keep_releases` and those that instances have, with their build
-/// logs. A release loses its name before its files, so that half of one never looks like a whole one.
+/// logs. A release loses its name before its files, so that half of one never looks like a whole one. None of this is
+/// flushed: what a power cut brings back is removed again, and on a journalling file system no file goes before its name.
 pub fn prune(app: &App) -> Result<()> {
     sweep(app)?;
     let all = releases(app)?;

@@ -3,6 +3,7 @@
 use crate::torture::crashed::{self, VICTIMS};
 use crate::torture::disk::{self, TROUBLES};
 use crate::torture::interrupted::{SUBJECTS, disturb};
+use crate::torture::laid::{self, Work};
 use crate::torture::{Fault, Outcome, Share};
 
 #[track_caller]
@@ -25,6 +26,13 @@ fn tools_that_are_killed_leave_the_service_up_and_are_finished_by_the_next_run()
 #[test]
 fn tools_that_a_disk_fails_say_so_and_leave_the_service_up() {
     few(&[Fault::Error("ENOSPC"), Fault::Error("EIO")]);
+}
+
+#[test]
+fn an_installation_that_is_interrupted_is_finished_by_the_next_and_so_is_its_removal() {
+    for work in [Work::FirstInstall, Work::Remove] {
+        held(&laid::disturb(work, Fault::Signal("KILL"), Share::Sample(6)));
+    }
 }
 
 #[test]

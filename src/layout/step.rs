@@ -142,7 +142,8 @@ impl fmt::Display for Step {
 fn make_directory(path: &Path, mode: u32) -> Result<()> {
     let make = || {
         DirBuilder::new().recursive(true).mode(0o755).create(path)?;
-        fs::set_permissions(path, Permissions::from_mode(mode))
+        fs::set_permissions(path, Permissions::from_mode(mode))?;
+        durable::sync_directory_of(path)
     };
     make().with_context(|| format!("cannot make {}", path.display()))
 }

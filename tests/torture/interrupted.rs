@@ -190,7 +190,7 @@ pub fn disturb(subject: &Subject, faults: &[Fault], share: Share) -> Outcome {
     outcome
 }
 
-fn words(faults: &[Fault]) -> String {
+pub fn words(faults: &[Fault]) -> String {
     let names: Vec<&str> = faults.iter().map(|(Fault::Signal(name) | Fault::Error(name))| *name).collect();
     names.join(", ")
 }

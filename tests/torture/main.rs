@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 
 use torture::interrupted::{self, SUBJECTS};
+use torture::laid::{self, Work};
 use torture::{Fault, Outcome, Share, crashed, disk};
 
 /// Try faults of all kinds, and fail when one is not survived
@@ -39,6 +40,8 @@ enum Section {
     Killed,
     /// Tools that a disk fails
     Failed,
+    /// A first installation, and its removal, killed and failed
+    Laid,
     /// What keeps an instance running is killed
     Crashed,
     /// Disks that are full or read-only
@@ -62,6 +65,14 @@ fn main() -> ExitCode {
                 );
             }
             Section::Failed => disturb(&arguments, &[Fault::Error("ENOSPC"), Fault::Error("EIO")], &mut outcomes),
+            Section::Laid => {
+                let share = arguments.sample.map_or(Share::All, Share::Sample);
+                for work in [Work::FirstInstall, Work::Remove] {
+                    for fault in [Fault::Signal("KILL"), Fault::Error("ENOSPC")] {
+                        add(laid::disturb(work, fault, share), &mut outcomes);
+                    }
+                }
+            }
             Section::Crashed => {
                 for victims in crashed::VICTIMS {
                     add(crashed::killed(victims, arguments.sample.unwrap_or(CRASHES)), &mut outcomes);

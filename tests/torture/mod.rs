@@ -4,6 +4,7 @@
 pub mod crashed;
 pub mod disk;
 pub mod interrupted;
+pub mod laid;
 mod trace;
 
 pub use trace::Fault;
