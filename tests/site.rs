@@ -181,7 +181,7 @@ impl Site {
         site
     }
 
-    fn unlaid_in(place: &Path, sample: Sample, extra: &str) -> Site {
+    pub fn unlaid_in(place: &Path, sample: Sample, extra: &str) -> Site {
         let directory = tempfile::Builder::new().prefix("cutover-test-").tempdir_in(place).unwrap();
         let home = directory.path().join(".shop");
         let site = Site { home, ports: Ports::claim(), sample, directory };

@@ -21,6 +21,7 @@ mod test_enabled_port;
 mod test_install;
 mod test_logs;
 mod test_loss;
+mod test_people;
 mod test_pid;
 mod test_processes;
 mod test_rollback;

@@ -117,7 +117,7 @@ impl Table<'_> {
 
     /// How long after an app's first answer `start-instance` has ended: somebody beside it asks the app all the time.
     fn readiness(&mut self, site: &Site, starts: u64) {
-        site.commit("v3", "ready 100");
+        site.commit("v3", "ready 0.1");
         site.run("update-instance", &["A"]).ok();
         let mut noticed = Times::default();
         for _ in 0..starts {

@@ -118,7 +118,7 @@ impl App {
         App {
             version: first_line("VERSION").unwrap_or_else(|| "v0".to_owned()),
             behaviour: name.to_owned(),
-            takes: Duration::from_secs(argument.parse().expect("a number of seconds")),
+            takes: Duration::from_secs_f64(argument.parse().expect("a number of seconds")),
             started: Instant::now(),
         }
     }
