@@ -64,8 +64,9 @@ pub fn start(app: &App, instance: &Instance, deadline: Deadline) -> Result<Durat
         None => Some(spawn(app, instance).with_context(cannot)?),
     };
     let patience = deadline.within(app.config.health.timeout);
-    let known_restarts = running.map_or(0, |(_, note)| note.restarts);
-    let healthy = await_healthy(app, instance, child.as_mut(), known_restarts, patience);
+    // One that runs already may have died a moment ago, without its supervise having said so yet: that is forgiven.
+    let forgiven = running.map_or(0, |(_, note)| note.restarts + 1);
+    let healthy = await_healthy(app, instance, child.as_mut(), forgiven, patience);
     if healthy.is_err() && child.is_some() {
         end(app, instance)?;
     }
@@ -106,12 +107,13 @@ fn holder_of_port(instance: &Instance) -> Result<Owner> {
     }
 }
 
-/// Waits until an instance is healthy, it dies, or the deadline passes. `child` is its supervise when started here.
+/// Waits until an instance is healthy, it dies once more than it is forgiven, or the deadline passes. `child` is its
+/// supervise when started here.
 fn await_healthy(
     app: &App,
     instance: &Instance,
     mut child: Option<&mut Child>,
-    known_restarts: u64,
+    forgiven: u64,
     deadline: Deadline,
 ) -> Result<()> {
     let expectation = app.config.health.expectation();
@@ -122,7 +124,7 @@ fn await_healthy(
         let ended = child.as_mut().and_then(|child| child.try_wait().ok().flatten());
         let supervisor = supervisor(app, instance)?;
         match &supervisor {
-            Some((_, note)) if note.restarts > known_restarts => {
+            Some((_, note)) if note.restarts > forgiven => {
                 bail!("it died: {}", note.last_exit_and(&last_lines(app, instance)))
             }
             Some(_) => holds_lock = true,
