@@ -18,7 +18,7 @@ pub struct Answer {
     pub status: u16,
     /// The answer's header fields.
     pub headers: HeaderMap,
-    /// The first 64 KiB of the body; shorter when the connection broke.
+    /// The first 64 KiB of the body.
     pub body: Vec<u8>,
 }
 
@@ -39,11 +39,10 @@ pub fn get(port: u16, path: &str, timeout: Duration) -> Result<Answer, String> {
     let (parts, body) = response.into_parts();
     let mut read = Vec::new();
     let received = body.into_reader().take(BODY_LIMIT).read_to_end(&mut read);
-    if let Err(error) = received
-        && error.kind() == std::io::ErrorKind::TimedOut
-    {
-        return Err(format!("no whole answer within {}", output::span(timeout)));
-    }
+    received.map_err(|error| match ureq::Error::from(error) {
+        ureq::Error::Timeout(_) => format!("no whole answer within {}", output::span(timeout)),
+        error => format!("no whole answer: {}", in_words(&error, timeout)),
+    })?;
     Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body: read })
 }
 
