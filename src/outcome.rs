@@ -58,6 +58,9 @@ pub fn timed_out(message: impl Into<String>) -> anyhow::Error {
     failure(Exit::TimedOut, message)
 }
 
+/// How many characters a message may have. All that a failed deploy prints must fit into SSM's 2,500 bytes.
+const LONGEST_MESSAGE: usize = 1200;
+
 /// An error with the exit code it must end in.
 pub fn failure(exit: Exit, message: impl Into<String>) -> anyhow::Error {
     Failure { exit, message: message.into() }.into()
@@ -108,10 +111,20 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 /// Folds a message into one line, so that a log reader never has to guess where it ends. Quoted lines of a child's
-/// output are joined by ` | `.
+/// output are joined by ` | `; control characters, which an argument may hold, are escaped; of a very long message the
+/// middle is left out.
 fn one_line(message: &str) -> String {
     let lines: Vec<&str> = message.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
-    lines.join(" | ")
+    let escaped = lines.join(" | ").chars().fold(String::new(), |text, character| match character.is_control() {
+        true => text + &character.escape_default().to_string(),
+        false => text + character.encode_utf8(&mut [0; 4]),
+    });
+    let count = escaped.chars().count();
+    if count <= LONGEST_MESSAGE {
+        return escaped;
+    }
+    let part = |from, length| escaped.chars().skip(from).take(length).collect::<String>();
+    format!("{} … {}", part(0, LONGEST_MESSAGE * 2 / 3), part(count - LONGEST_MESSAGE / 3, LONGEST_MESSAGE / 3))
 }
 
 /// The last `count` lines of a text, as an error quotes them: joined by ` | `, each cut to 200 characters,

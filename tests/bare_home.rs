@@ -1,6 +1,7 @@
 //! A home that no install laid: a configuration, and the link that says what is enabled. It is enough for tools that
 //! only look, and for mistakes in the configuration; nothing of it runs.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -60,6 +61,11 @@ impl BareHome {
 
     /// Runs a tool as built, with --home and nothing in the environment.
     pub fn run(&self, tool: &str, arguments: &[&str]) -> Ran {
+        self.run_with(tool, &arguments.iter().map(OsStr::new).collect::<Vec<_>>())
+    }
+
+    /// The same with arguments that need not be text.
+    pub fn run_with(&self, tool: &str, arguments: &[&OsStr]) -> Ran {
         let mut command = bare_command(&built().join(tool));
         Ran::of(&command.arg("--home").arg(self.path()).args(arguments).output().unwrap())
     }

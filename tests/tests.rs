@@ -7,6 +7,7 @@ mod load;
 #[path = "load/selftest.rs"]
 mod selftest;
 mod site;
+mod test_bad_input;
 mod test_bootup;
 mod test_broken_release;
 mod test_config;

@@ -63,13 +63,18 @@ pub fn read(path: &Path, required: bool) -> Result<Variables> {
     if mode & 0o077 != 0 {
         return Err(cannot(format!(": others may read it; chmod 600 {}", path.display())));
     }
+    variables(&text).map_err(|line| cannot(format!(" line {line}: expected KEY=VALUE")))
+}
+
+/// The variables of an env file's text. Err: the number of the line that is none.
+fn variables(text: &[u8]) -> Result<Variables, usize> {
     let mut variables = Variables::new();
     for (number, line) in text.split(|byte| *byte == b'\n').enumerate() {
         let line = line.trim_ascii();
         if line.is_empty() || line.starts_with(b"#") {
             continue;
         }
-        let (name, value) = parse(line).ok_or_else(|| cannot(format!(" line {}: expected KEY=VALUE", number + 1)))?;
+        let (name, value) = parse(line).ok_or(number + 1)?;
         variables.insert(OsString::from(name), OsString::from_vec(value.to_vec()));
     }
     Ok(variables)
@@ -91,5 +96,33 @@ fn unquote(value: &[u8]) -> &[u8] {
     match value {
         [b'"', inside @ .., b'"'] | [b'\'', inside @ .., b'\''] => inside,
         _ => value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_bytes_are_variables_or_the_number_of_a_line(text: Vec<u8>) {
+            let lines = text.split(|byte| *byte == b'\n').count();
+            match variables(&text) {
+                Ok(variables) => prop_assert!(variables.keys().all(|name| !name.is_empty())),
+                Err(line) => prop_assert!((1..=lines).contains(&line)),
+            }
+        }
+
+        #[test]
+        fn what_is_written_is_read(name in "[A-Za-z_][A-Za-z0-9_]{0,20}", value in "[^\\x00\n]*", export: bool) {
+            let line = format!("# before\n{}{name}='{value}'\n", if export { "export " } else { "" });
+            let read = variables(line.as_bytes()).unwrap();
+            prop_assert_eq!(read[OsStr::new(&name)].to_str(), Some(value.as_str()));
+        }
     }
 }

@@ -139,3 +139,36 @@ impl fmt::Display for ReleaseId {
         f.write_str(&self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_release_that_is_made_is_a_release(seconds in 0u64..250_000_000_000, commit in "[0-9a-f]{40}") {
+            let id = ReleaseId::new(seconds, &commit);
+            prop_assert_eq!(&id.as_str().parse::<ReleaseId>().unwrap(), &id);
+            prop_assert!(id.is_of(&commit));
+        }
+
+        #[test]
+        fn later_releases_sort_behind_earlier_ones(one in 0u64..250_000_000_000, other in 0u64..250_000_000_000) {
+            let (one_id, other_id) = (ReleaseId::new(one, "a"), ReleaseId::new(other, "a"));
+            prop_assert_eq!(one.cmp(&other), one_id.cmp(&other_id));
+        }
+
+        #[test]
+        fn no_other_text_becomes_a_path(text in "\\PC{0,40}|[0-9TZ-]{16,19}[./a-z0-9]{0,9}") {
+            if let Ok(id) = text.parse::<ReleaseId>() {
+                prop_assert!(id.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'));
+                prop_assert!(!id.origin().is_empty());
+            }
+        }
+    }
+}

@@ -120,23 +120,43 @@ fn ask(socket: &Socket, family: u8, mut socket_id: SocketId, port: u16, kind: Ki
     let mut found = Vec::new();
     loop {
         let (datagram, _) = socket.recv_from_full()?;
-        let mut rest = &datagram[..];
-        while !rest.is_empty() {
-            let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest).map_err(|error| anyhow!("{error}"))?;
-            match message.payload {
-                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                    if response.header.socket_id.source_port == port {
-                        found.push(Entry { inode: response.header.inode.into(), uid: response.header.uid });
-                    }
-                }
-                NetlinkPayload::Done(_) => return Ok(found),
-                _ => bail!("sock_diag refused the question"),
-            }
-            // Messages are padded to four bytes.
-            let length = (message.header.length as usize).next_multiple_of(4).max(4);
-            rest = rest.get(length..).unwrap_or_default();
+        let part = parse(&datagram, port)?;
+        found.extend(part.entries);
+        if part.is_last {
+            return Ok(found);
         }
     }
+}
+
+/// What a datagram of the kernel's answer holds.
+#[derive(Debug, Default)]
+struct Part {
+    entries: Vec<Entry>,
+    is_last: bool,
+}
+
+fn parse(datagram: &[u8], port: u16) -> Result<Part> {
+    let mut part = Part::default();
+    let mut rest = datagram;
+    while !rest.is_empty() {
+        let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest).map_err(|error| anyhow!("{error}"))?;
+        match message.payload {
+            NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
+                if response.header.socket_id.source_port == port {
+                    part.entries.push(Entry { inode: response.header.inode.into(), uid: response.header.uid });
+                }
+            }
+            NetlinkPayload::Done(_) => {
+                part.is_last = true;
+                break;
+            }
+            _ => bail!("sock_diag refused the question"),
+        }
+        // Messages are padded to four bytes.
+        let length = (message.header.length as usize).next_multiple_of(4).max(4);
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    Ok(part)
 }
 
 fn listed(port: u16, kind: Kind) -> Result<Vec<Entry>> {
@@ -156,7 +176,66 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::net::{TcpListener, TcpStream};
 
+    use netlink_packet_core::DoneMessage;
+    use netlink_packet_sock_diag::inet::{InetResponse, InetResponseHeader};
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// An answer as the kernel's: a socket, and the end.
+    fn answer(port: u16, inode: u32, uid: u32) -> Vec<u8> {
+        let header = InetResponseHeader {
+            family: AF_INET,
+            state: 10,
+            timer: None,
+            socket_id: SocketId { source_port: port, ..SocketId::new_v4() },
+            recv_queue: 0,
+            send_queue: 0,
+            uid,
+            inode,
+        };
+        let response = InetResponse { header, nlas: Default::default() };
+        let mut socket: NetlinkMessage<SockDiagMessage> =
+            NetlinkMessage::new(NetlinkHeader::default(), SockDiagMessage::InetResponse(Box::new(response)).into());
+        let mut end: NetlinkMessage<SockDiagMessage> =
+            NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::Done(DoneMessage::default()));
+        let mut bytes = Vec::new();
+        for message in [&mut socket, &mut end] {
+            message.finalize();
+            let at = bytes.len();
+            bytes.resize(at + message.buffer_len(), 0);
+            message.serialize(&mut bytes[at..]);
+        }
+        bytes
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_the_kernel_says_is_understood(port: u16, inode: u32, uid: u32) {
+            let part = parse(&answer(port, inode, uid), port).unwrap();
+            prop_assert_eq!(part.entries, [Entry { inode: inode.into(), uid }]);
+            prop_assert!(part.is_last);
+            prop_assert!(parse(&answer(port, inode, uid), port.wrapping_add(1)).unwrap().entries.is_empty());
+        }
+
+        #[test]
+        fn any_bytes_end_in_an_answer_or_an_error(bytes: Vec<u8>, port: u16) {
+            drop(parse(&bytes, port));
+        }
+
+        #[test]
+        fn a_damaged_answer_ends_in_an_answer_or_an_error(
+            end in 0usize..200, at in 0usize..200, byte: u8, port: u16,
+        ) {
+            let mut bytes = answer(port, 7, 7);
+            let length = bytes.len();
+            bytes[at % length] = byte;
+            bytes.truncate(end);
+            drop(parse(&bytes, port));
+        }
+    }
 
     #[test]
     fn the_kernel_and_its_listing_say_the_same() {
