@@ -29,6 +29,7 @@ mod test_pid;
 mod test_processes;
 mod test_rollback;
 mod test_root_mode;
+mod test_secrets;
 mod test_start_instance;
 mod test_status;
 mod test_stop_instance;

@@ -90,8 +90,9 @@ fn build(app: &App, id: &ReleaseId, directory: &Path, deadline: Deadline) -> Res
     };
     let last = logfile::last_lines(&log, SEARCHED_LINES).unwrap_or_default();
     let last = quote(last.iter().map(String::as_str), QUOTED_LINES);
+    let said = if last.is_empty() { last } else { format!(": {last} (all of it: {})", log.display()) };
     let command = quote(command.lines(), 1);
-    let message = format!("cannot build {id}: {command}: {reason}: {last} (all of it: {})", log.display());
+    let message = format!("cannot build {id}: {command}: {reason}{said}");
     match ended {
         Err(error) if exit_of(&error) == Exit::TimedOut => Err(timed_out(message)),
         _ => Err(anyhow!(message)),
