@@ -5,6 +5,10 @@ CARGO  ?= cargo
 prefix  ?= /usr/local
 DESTDIR ?=
 
+# The tests that put tools, apps and people's input in trouble, beside the program that does so at every point.
+HARDSHIPS = tests:: test_bad_input test_broken_release test_crash test_hostile_apps test_nginx_faults test_people \
+            test_secrets test_supervise
+
 host  = $(shell rustc --print host-tuple)
 built = target/$(host)/release
 tools = $(basename $(notdir $(wildcard src/bin/*.rs)))
@@ -25,6 +29,7 @@ torture: set-up ## Kill tools at every point, fail their disk, crash the app, an
 	@tests/set-up.sh strace
 	$(CARGO) build --release --bins --examples --locked
 	$(CARGO) bench --locked --bench torture -- $(TORTURE_OPTIONS)
+	PROPTEST_CASES=2000 $(CARGO) test --release --locked --lib --test tests -- --test-threads=4 $(HARDSHIPS)
 
 check: ## Formatting and lints, warnings as errors
 	$(CARGO) fmt --check

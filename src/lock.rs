@@ -59,9 +59,10 @@ impl Lock {
         }
     }
 
-    /// Leaves a note in the file, in one write that covers an earlier note. It stays when the holder is killed.
+    /// Leaves a note in the file, in one write that covers an earlier note. It stays when the holder is killed, and names
+    /// who wrote it: whoever takes the lock next has not said anything yet.
     pub fn note(&self, note: &str) -> Result<()> {
-        let padded = format!("{note:<width$}\n", width = NOTE_WIDTH);
+        let padded = format!("{:<width$}\n", format!("{} {note}", Pid::own()), width = NOTE_WIDTH);
         self.file.write_all_at(padded.as_bytes(), 0).context("cannot write a note into the lock file")
     }
 
@@ -69,8 +70,13 @@ impl Lock {
     pub fn read_note(&self) -> String {
         let mut bytes = [0; NOTE_WIDTH];
         let length = self.file.read_at(&mut bytes, 0).unwrap_or(0);
-        String::from_utf8_lossy(&bytes[..length]).trim().to_owned()
+        split(&String::from_utf8_lossy(&bytes[..length])).1.to_owned()
     }
+}
+
+/// Who wrote a note, and the note.
+fn split(text: &str) -> (&str, &str) {
+    text.trim().split_once(' ').unwrap_or_default()
 }
 
 /// The room for a note, in bytes.
@@ -81,7 +87,7 @@ const NOTE_WIDTH: usize = 511;
 pub struct Holder {
     /// The process that holds the lock; None: nobody does.
     pub pid: Option<Pid>,
-    /// The note of this or the last holder; empty when there is none.
+    /// The note of this or, when nobody holds it, of the last holder; empty when there is none.
     pub note: String,
 }
 
@@ -95,8 +101,11 @@ pub fn last_holder(path: &Path) -> Result<Option<Holder>> {
     let mut question = whole_file();
     fcntl(&file, FcntlArg::F_GETLK(&mut question)).with_context(cannot)?;
     let is_held = question.l_type != libc::F_UNLCK as libc::c_short;
-    let note = io::read_to_string(&file).with_context(cannot)?.trim().to_owned();
-    Ok(Some(Holder { pid: is_held.then(|| Pid::from_raw(question.l_pid)), note }))
+    let pid = is_held.then(|| Pid::from_raw(question.l_pid));
+    let text = io::read_to_string(&file).with_context(cannot)?;
+    let (writer, note) = split(&text);
+    let is_theirs = pid.is_none_or(|pid| pid.to_string() == writer);
+    Ok(Some(Holder { pid, note: if is_theirs { note.to_owned() } else { String::new() } }))
 }
 
 /// The process that holds the lock of this file, and its note; None when nobody does.

@@ -104,7 +104,9 @@ impl Drop for Disk {
 /// needs root.
 pub fn goes_bad(trouble: Trouble) -> Option<Outcome> {
     let disk = Disk::mounted()?;
-    let site = Site::new_in(disk.directory.path(), Sample::Static, QUICK);
+    // Beside the app something prints all the time, a thousand zeros a line.
+    let chatter = "[run]\ncommand = \"(while sleep 0.01; do printf '%01000d\\\\n' 0; done) & exec ./app\"\nstop_timeout = \"2s\"\n";
+    let site = Site::new_in(disk.directory.path(), Sample::Static, &format!("{chatter}{QUICK}"));
     for version in ["v1", "v2"] {
         site.commit(version, "");
         site.run("deploy", &[]).ok();
@@ -135,6 +137,9 @@ pub fn goes_bad(trouble: Trouble) -> Option<Outcome> {
     check("a crash", no_orphans(&site));
 
     disk.recover(trouble);
+    if trouble == Trouble::Full {
+        check("the log", tells_of_a_loss(&site));
+    }
     check("deploy afterwards", works(&site, "deploy"));
     check("deploy afterwards", serves(&site, "v3"));
     check("deploy afterwards", whole_releases(&site).and_then(|()| no_orphans(&site)));
@@ -144,6 +149,18 @@ pub fn goes_bad(trouble: Trouble) -> Option<Outcome> {
     outcome.failures.extend(report.quoted());
     drop(site);
     Some(outcome)
+}
+
+/// What could not be written is told once there is room, and what comes then is written.
+fn tells_of_a_loss(site: &Site) -> Result<(), String> {
+    let log = || site.run("logs", &["A", "-n", "100000"]).stdout;
+    eventually("the log goes on", || log().ends_with("00\n") && log().contains(" bytes of output lost"));
+    let log = log();
+    // Where something is lost, it may be a part of a line; no line is longer, for nothing is joined that was apart.
+    let is_line =
+        |line: &str| line.starts_with("supervise: ") || line.len() <= 1000 && line.bytes().all(|byte| byte == b'0');
+    let odd = log.lines().find(|line| !is_line(line));
+    odd.map_or(Ok(()), |line| Err(format!("{line:?}")))
 }
 
 fn works(site: &Site, tool: &str) -> Result<(), String> {

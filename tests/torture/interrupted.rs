@@ -173,7 +173,10 @@ pub fn disturb(subject: &Subject, faults: &[Fault], share: Share) -> Outcome {
         for point in share.of(concerned) {
             number += 1;
             outcome.faults += 1;
-            if let Err(reason) = one(subject, &site, number, point, *fault) {
+            // From where it takes its word back on it has done its work.
+            let last_word = points.iter().rposition(|one| one.call == "pwrite64");
+            let is_leaving = points.iter().position(|one| one == point) >= last_word;
+            if let Err(reason) = one(subject, &site, number, (point, *fault), is_leaving) {
                 outcome.failures.push(format!("{fault:?} at {} {}: {reason}", point.call, point.nth));
             }
             if subject.tool != "stop-instance" && site.processes().len() != baseline {
@@ -195,7 +198,13 @@ pub fn words(faults: &[Fault]) -> String {
     names.join(", ")
 }
 
-fn one(subject: &Subject, site: &Site, number: usize, point: &Point, fault: Fault) -> Result<(), String> {
+fn one(
+    subject: &Subject,
+    site: &Site,
+    number: usize,
+    (point, fault): (&Point, Fault),
+    is_leaving: bool,
+) -> Result<(), String> {
     let log = site.directory.path().join("trace");
     (subject.prepare)(site, number);
     let other = disabled(site);
@@ -218,8 +227,8 @@ fn one(subject: &Subject, site: &Site, number: usize, point: &Point, fault: Faul
     let after = State::of(site);
     let status = site.status();
     let is_told = status["change"]["doing"].is_string() && status["change"]["pid"].is_null();
-    if status["change"].is_null() && (subject.is_done)(site, &other) {
-        // It was killed on its way out, with all its work done.
+    let may_be_done = if let Fault::Signal(_) = fault { is_leaving } else { ran.code == 0 };
+    if may_be_done && status["change"].is_null() && (subject.is_done)(site, &other) {
         return Ok(());
     }
     let again = Ran::of(&(subject.command)(site).output().unwrap());
