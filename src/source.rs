@@ -10,11 +10,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use clap::builder::{PathBufValueParser, TypedValueParser};
 
 use crate::app::{App, Instance, ReleaseId};
 use crate::deadline::Deadline;
 use crate::durable;
-use crate::outcome::usage;
 use crate::process;
 
 /// What a release is made from.
@@ -42,15 +42,27 @@ impl std::fmt::Display for Origin {
     }
 }
 
-/// What is wanted: `from` when given, else the commit that `reference` (or the configured one) names now.
-pub fn wanted(app: &App, reference: Option<&str>, from: Option<&Path>, deadline: Deadline) -> Result<Origin> {
-    if let Some(from) = from {
-        let real =
-            fs::canonicalize(from).map_err(|error| usage(format!("cannot use --from {}: {error}", from.display())))?;
-        return Ok(Origin::Path(real));
+/// What the user asks for. A path is looked up while the arguments are read: a mistake in it is told before anything is
+/// begun.
+#[derive(clap::Args)]
+pub struct Wanted {
+    /// Branch, tag, commit or latest-tag [default: ref in the configuration]
+    #[arg(long = "ref", value_name = "REF", conflicts_with = "from")]
+    pub reference: Option<String>,
+    /// Make the release from a directory, a .tar.gz or a single file instead of git
+    #[arg(long, value_name = "PATH", value_parser = PathBufValueParser::new().try_map(fs::canonicalize::<PathBuf>))]
+    pub from: Option<PathBuf>,
+}
+
+impl Wanted {
+    /// What that is now: the path, else the commit that the reference, or the configured one, names.
+    pub fn origin(&self, app: &App, deadline: Deadline) -> Result<Origin> {
+        if let Some(from) = &self.from {
+            return Ok(Origin::Path(from.clone()));
+        }
+        let reference = self.reference.as_deref().unwrap_or(&app.config.source.reference);
+        git::commit(app, reference, deadline).map(Origin::Commit)
     }
-    let reference = reference.unwrap_or(&app.config.source.reference);
-    git::commit(app, reference, deadline).map(Origin::Commit)
 }
 
 /// All whole releases, the newest first.

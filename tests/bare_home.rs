@@ -64,9 +64,10 @@ impl BareHome {
         self.run_with(tool, &arguments.iter().map(OsStr::new).collect::<Vec<_>>())
     }
 
-    /// The same with arguments that need not be text.
+    /// The same with arguments that need not be text. A tool that has not ended after a minute is killed: 137.
     pub fn run_with(&self, tool: &str, arguments: &[&OsStr]) -> Ran {
-        let mut command = bare_command(&built().join(tool));
+        let mut command = bare_command(Path::new("/usr/bin/timeout"));
+        command.args(["--signal=KILL", "60"]).arg(built().join(tool));
         Ran::of(&command.arg("--home").arg(self.path()).args(arguments).output().unwrap())
     }
 }

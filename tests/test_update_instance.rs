@@ -77,6 +77,18 @@ fn a_ref_is_a_branch_a_tag_a_commit_or_the_latest_tag() {
 }
 
 #[test]
+fn releases_made_within_a_second_are_ordered_as_they_were_made() {
+    let site = Site::new(Sample::Static, BRISK);
+    let ids: Vec<String> = (0..8)
+        .map(|number| {
+            site.commit(&format!("v{number}"), "");
+            site.run("update-instance", &["A"]).stdout
+        })
+        .collect();
+    assert!(ids.is_sorted_by(|one, next| one[..16] < next[..16]), "{ids:?}");
+}
+
+#[test]
 fn a_release_is_made_from_a_directory_an_archive_or_a_file_as_well() {
     let site = Site::new(Sample::Static, BRISK);
     let built = site.directory.path().join("built");
@@ -97,8 +109,9 @@ fn a_release_is_made_from_a_directory_an_archive_or_a_file_as_well() {
         fs::read_dir(site.home.join("instances/A")).unwrap().map(|one| one.unwrap().file_name()).collect();
     assert_eq!(held, ["shop.jar"]);
 
-    let reason = "update-instance: cannot use --from nowhere: No such file or directory (os error 2)\n";
-    site.run("update-instance", &["--from", "nowhere"]).is(2, "", reason);
+    let mistake = "invalid value 'nowhere' for '--from <PATH>': No such file or directory (os error 2)";
+    let reason = format!("update-instance: {mistake}; see update-instance --help\n");
+    site.run("update-instance", &["--from", "nowhere"]).is(2, "", &reason);
     fs::write(site.directory.path().join("broken.tar.gz"), "no archive").unwrap();
     let broken = site.run("update-instance", &["--from", "broken.tar.gz"]);
     broken.fails(3, &["update-instance: cannot lay out ", "broken.tar.gz: tar: "]);

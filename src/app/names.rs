@@ -104,6 +104,11 @@ impl ReleaseId {
         &self.0
     }
 
+    /// When it was made, to the second: `20261121T093000Z`.
+    pub fn time(&self) -> &str {
+        &self.0[..16]
+    }
+
     /// What it was made from: the short commit, or the short content hash.
     pub fn origin(&self) -> &str {
         &self.0[17..]

@@ -1,6 +1,5 @@
 //! deploy: update the disabled instance, start it, cut over, watch it, and go back when it fails.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -11,7 +10,8 @@ use cutover::deadline::Deadline;
 use cutover::history::Change;
 use cutover::outcome::{self, Exit, failure};
 use cutover::runner::Before;
-use cutover::{nginx, output, runner, source};
+use cutover::source::{self, Wanted};
+use cutover::{nginx, output, runner};
 
 const TOOL: &str = env!("CARGO_BIN_NAME");
 
@@ -19,12 +19,8 @@ const TOOL: &str = env!("CARGO_BIN_NAME");
 #[derive(Parser)]
 #[command(name = TOOL, version)]
 struct Arguments {
-    /// Branch, tag, commit or latest-tag [default: ref in the configuration]
-    #[arg(long = "ref", value_name = "REF", conflicts_with = "from")]
-    reference: Option<String>,
-    /// Make the release from a directory, a .tar.gz or a single file instead of git
-    #[arg(long, value_name = "PATH")]
-    from: Option<PathBuf>,
+    #[command(flatten)]
+    wanted: Wanted,
     /// Print the pipeline it would be, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -56,8 +52,8 @@ fn deploy(app: &App, arguments: &Arguments, turn: &Turn, change: &mut Change) ->
     let deadline = Deadline::after(app.config.deploy.timeout);
     stand_in(app)?;
     let (old, new) = (nginx::enabled(app)?, nginx::disabled(app)?);
-    let wanted = source::wanted(app, arguments.reference.as_deref(), arguments.from.as_deref(), deadline)?;
-    if let Some(release) = source::current(app, old, &wanted)?
+    let origin = arguments.wanted.origin(app, deadline)?;
+    if let Some(release) = source::current(app, old, &origin)?
         && let Some(old) = old
         && runner::supervisor(app, old)?.is_some()
         && runner::healthy(app, old, runner::CHECK).is_ok()
@@ -76,9 +72,9 @@ fn deploy(app: &App, arguments: &Arguments, turn: &Turn, change: &mut Change) ->
     }
 
     // Up to here and through the build nothing is touched: a failure leaves everything as it was.
-    turn.doing(format_args!("making a release of {wanted} for {new}"), None);
-    outcome::say(TOOL, format_args!("making a release of {wanted} for {new}"));
-    let release = source::make(app, &wanted, deadline)?;
+    turn.doing(format_args!("making a release of {origin} for {new}"), None);
+    outcome::say(TOOL, format_args!("making a release of {origin} for {new}"));
+    let release = source::make(app, &origin, deadline)?;
     outcome::say(TOOL, format_args!("{release} is made, {}", output::span(change.step("update"))));
     change.leads_to(new, &release);
 
@@ -161,7 +157,7 @@ fn finish(app: &App, turn: &Turn, standby: &Instance) -> Result<Exit> {
 
 fn dry_run(app: &App, arguments: &Arguments) -> Result<Exit> {
     let new = nginx::disabled(app)?;
-    let what = match (&arguments.reference, &arguments.from) {
+    let what = match (&arguments.wanted.reference, &arguments.wanted.from) {
         (Some(reference), _) => format!(" --ref {}", output::shell_word(reference)),
         (None, Some(path)) => format!(" --from {}", output::shell_word(&path.to_string_lossy())),
         (None, None) => String::new(),

@@ -1,6 +1,5 @@
 //! update-instance: build the wanted release, then stop an instance and point it there.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -8,7 +7,8 @@ use clap::Parser;
 use cutover::app::{App, Home, Wait};
 use cutover::deadline::Deadline;
 use cutover::outcome::{self, Exit};
-use cutover::{nginx, runner, source};
+use cutover::source::{self, Wanted};
+use cutover::{nginx, runner};
 
 const TOOL: &str = env!("CARGO_BIN_NAME");
 
@@ -18,12 +18,8 @@ const TOOL: &str = env!("CARGO_BIN_NAME");
 struct Arguments {
     /// The instance [default: the disabled one]
     instance: Option<String>,
-    /// Branch, tag, commit or latest-tag [default: ref in the configuration]
-    #[arg(long = "ref", value_name = "REF", conflicts_with = "from")]
-    reference: Option<String>,
-    /// Make the release from a directory, a .tar.gz or a single file instead of git
-    #[arg(long, value_name = "PATH")]
-    from: Option<PathBuf>,
+    #[command(flatten)]
+    wanted: Wanted,
     /// Update it even if it is the enabled one
     #[arg(long)]
     force: bool,
@@ -49,8 +45,8 @@ fn run(arguments: Arguments) -> Result<Exit> {
         )?;
     }
     turn.doing(format_args!("making a release for {instance}"), None);
-    let wanted = source::wanted(&app, arguments.reference.as_deref(), arguments.from.as_deref(), deadline)?;
-    let id = source::make(&app, &wanted, deadline)?;
+    let origin = arguments.wanted.origin(&app, deadline)?;
+    let id = source::make(&app, &origin, deadline)?;
     turn.doing(format_args!("giving {instance} the release {id}"), None);
     runner::update(&app, instance, &id, deadline)?;
     outcome::print(&format!("{id}\n"))?;

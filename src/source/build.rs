@@ -40,7 +40,8 @@ pub fn make(app: &App, origin: &Origin, deadline: Deadline) -> Result<ReleaseId>
     Ok(id)
 }
 
-/// An id that no release has: a second one made within the same second gets the next second's.
+/// An id with a time that no release has: of two made within a second the later one gets the next second's, so that
+/// their order is that of their names.
 fn new_id(origin: &Origin, known: &[ReleaseId]) -> ReleaseId {
     let short = match origin {
         Origin::Commit(commit) => commit,
@@ -49,7 +50,7 @@ fn new_id(origin: &Origin, known: &[ReleaseId]) -> ReleaseId {
     let mut seconds = process::unix_now();
     loop {
         let id = ReleaseId::new(seconds, short);
-        if !known.contains(&id) {
+        if known.iter().all(|other| other.time() != id.time()) {
             return id;
         }
         seconds += 1;
