@@ -194,3 +194,30 @@ fn made_from(ran: &Ran) -> &str {
 fn version(site: &Site, instance: &str) -> String {
     fs::read_to_string(site.home.join("instances").join(instance).join("VERSION")).unwrap().trim().to_owned()
 }
+
+#[test]
+fn a_mirror_that_a_power_cut_has_damaged_is_made_anew() {
+    let site = Site::new(Sample::Static, BRISK);
+    site.run("update-instance", &["A"]).ok();
+    let damages = [
+        ": >HEAD",
+        ": >config",
+        "for ref in refs/heads/*; do : >$ref; done",
+        "find objects -type f | while read object; do chmod u+w $object; : >$object; done",
+        "git --git-dir . repack -adq; for pack in objects/pack/*.pack; do chmod u+w $pack; echo broken >$pack; done",
+        ": >packed-refs; rm -r refs",
+    ];
+    for (number, damage) in damages.iter().enumerate() {
+        // Also when there is nothing new to fetch.
+        site.shell(&format!("cd {:?} && {damage}", site.home.join("repo.git"))).ok();
+        site.run("update-instance", &["A"]).masked(&site).is(0, "RELEASE\n", "");
+        site.shell(&format!("cd {:?} && {damage}", site.home.join("repo.git"))).ok();
+        site.commit(&format!("after damage {number}"), "");
+        site.run("update-instance", &["A"]).masked(&site).is(0, "RELEASE\n", "");
+        assert_eq!(version(&site, "A"), format!("after damage {number}"));
+    }
+    // A source that does not answer is no reason to throw the mirror away.
+    fs::rename(site.source(), site.source().with_extension("away")).unwrap();
+    site.run("update-instance", &["A"]).fails(3, &["cannot fetch "]);
+    assert!(site.home.join("repo.git/HEAD").exists());
+}

@@ -1,4 +1,6 @@
 //! The bare mirror of the source: fetching it, finding the commit that a ref names, laying out its files.
+//!
+//! The mirror is a copy and nothing more: one that git cannot work with, as a power cut may leave it, is made anew.
 
 use std::fs;
 use std::path::Path;
@@ -17,8 +19,7 @@ const LATEST_TAG: &str = "latest-tag";
 /// Brings the mirror up to date and finds the commit that `reference` names: a branch, a tag, a commit, or `latest-tag`.
 pub fn commit(app: &App, reference: &str, deadline: Deadline) -> Result<String> {
     let url = &app.config.source.git;
-    fetch(app, &["--prune", "--force", url, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"], deadline)
-        .with_context(|| format!("cannot fetch {}", without_password(url)))?;
+    mending(app, deadline, || fetch_all(app, deadline))?;
     let unknown = || anyhow!("cannot find ref {reference:?}: no branch, tag or commit of {}", without_password(url));
     if reference == LATEST_TAG {
         let tag = latest_tag(app, deadline)?;
@@ -43,13 +44,37 @@ pub fn commit(app: &App, reference: &str, deadline: Deadline) -> Result<String> 
 pub fn check_out(app: &App, commit: &str, directory: &Path, deadline: Deadline) -> Result<()> {
     let index = directory.with_extension("index");
     let work_tree = directory.as_os_str().to_owned();
-    let laid =
-        git(app, ["--work-tree".into(), work_tree, "read-tree".into(), "--reset".into(), "-u".into(), commit.into()])?
-            .environment([("GIT_INDEX_FILE", index.as_os_str())])
-            .output(deadline)
-            .with_context(|| format!("cannot check out {commit}"));
+    let words = ["--work-tree".into(), work_tree, "read-tree".into(), "--reset".into(), "-u".into(), commit.into()];
+    let lay = || {
+        let reading = git(app, words.clone())?.environment([("GIT_INDEX_FILE", index.as_os_str())]);
+        reading.output(deadline).map(drop).with_context(|| format!("cannot check out {commit}"))
+    };
+    let laid = mending(app, deadline, lay);
     let removed = durable::remove_if_there(&index).with_context(|| format!("cannot remove {}", index.display()));
     laid.and(removed)
+}
+
+/// Works on the mirror. When that fails although the source answers, it is tried once more, and then with a mirror made
+/// anew; the failure that is told is the first.
+fn mending(app: &App, deadline: Deadline, work: impl Fn() -> Result<()>) -> Result<()> {
+    let Err(failure) = work() else { return Ok(()) };
+    let question = Run::new(&command::find("git")?, ["ls-remote", "--quiet", &app.config.source.git, "HEAD"]);
+    if without_questions(app, question).output(deadline).is_err() {
+        return Err(failure);
+    }
+    let renew = || -> Result<()> {
+        fs::remove_dir_all(app.mirror())?;
+        fetch_all(app, deadline)?;
+        work()
+    };
+    work().or_else(|_| renew()).map_err(|_| failure)
+}
+
+/// Brings all branches and tags of the mirror up to date.
+fn fetch_all(app: &App, deadline: Deadline) -> Result<()> {
+    let url = &app.config.source.git;
+    fetch(app, &["--prune", "--force", url, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"], deadline)
+        .with_context(|| format!("cannot fetch {}", without_password(url)))
 }
 
 fn fetch(app: &App, arguments: &[&str], deadline: Deadline) -> Result<()> {
@@ -59,8 +84,10 @@ fn fetch(app: &App, arguments: &[&str], deadline: Deadline) -> Result<()> {
     }
     remove_stale_locks(&mirror)?;
     // Housekeeping stays in the foreground: a child in the background would outlive the deploy.
-    let foreground = ["-c", "gc.autoDetach=false", "-c", "maintenance.autoDetach=false", "fetch", "--quiet"];
-    git(app, foreground.iter().chain(arguments))?.output(deadline).map(drop)
+    let foreground = ["-c", "gc.autoDetach=false", "-c", "maintenance.autoDetach=false"];
+    // git by itself leaves small objects to the kernel's own time.
+    let flushed = ["-c", "core.fsync=all", "fetch", "--quiet"];
+    git(app, foreground.iter().chain(&flushed).chain(arguments))?.output(deadline).map(drop)
 }
 
 fn resolve(app: &App, named: &str, deadline: Deadline) -> Result<String> {
@@ -87,17 +114,19 @@ fn latest_tag(app: &App, deadline: Deadline) -> Result<String> {
     })
 }
 
-/// git on the mirror, unable to ask anything: it has no terminal, and every question for a password is answered with
-/// nothing. Host keys and credentials come from the owner's own ~/.ssh and git configuration.
+/// git on the mirror.
 fn git(app: &App, arguments: impl IntoIterator<Item = impl Into<std::ffi::OsString>>) -> Result<Run> {
     let mirror = app.mirror();
     let words =
         [std::ffi::OsString::from("--git-dir"), mirror.into()].into_iter().chain(arguments.into_iter().map(Into::into));
+    Ok(without_questions(app, Run::new(&command::find("git")?, words)))
+}
+
+/// git that cannot ask anything: it has no terminal, and every question for a password is answered with nothing. Host keys
+/// and credentials come from the owner's own ~/.ssh and git configuration.
+fn without_questions(app: &App, git: Run) -> Run {
     let silent = [("GIT_TERMINAL_PROMPT", "0"), ("GIT_ASKPASS", "true"), ("SSH_ASKPASS_REQUIRE", "never")];
-    Ok(Run::new(&command::find("git")?, words)
-        .environment(app.plain_environment())
-        .environment(silent)
-        .directory(app.home()))
+    git.environment(app.plain_environment()).environment(silent).directory(app.home())
 }
 
 /// Removes the lock files that a killed git left. Nobody else works on the mirror: the caller holds the deploy lock, and
