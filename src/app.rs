@@ -17,12 +17,17 @@ use nix::sys::stat::{Mode, umask};
 use crate::account::Account;
 use crate::outcome::usage;
 
-pub use config::Config;
+pub use config::{Config, Runner};
 pub use names::{Instance, Port, ReleaseId};
 pub use turn::{Activity, Doing, Turn};
 
 /// Where a root installation keeps what nginx looks at: homes are often closed to nginx's workers.
 const SYSTEM_STATE: &str = "/var/lib/cutover";
+
+/// Where an administrator's units lie.
+const SYSTEM_UNITS: &str = "/etc/systemd/system";
+/// Where packages and administrators put parts of sudo's configuration.
+const SYSTEM_SUDOERS: &str = "/etc/sudoers.d";
 
 /// The option that every tool takes.
 #[derive(Args, Clone, Debug)]
@@ -72,6 +77,12 @@ impl App {
     /// The home itself.
     pub fn home(&self) -> &Path {
         &self.home
+    }
+
+    /// What runs the instances: as the configuration says, else systemd where `install` has laid its unit.
+    pub fn runner(&self) -> Runner {
+        let has_unit = || !self.config.nginx.own && self.unit_file().exists();
+        self.config.runner.unwrap_or_else(|| if has_unit() { Runner::Systemd } else { Runner::Direct })
     }
 
     /// The app's name.
@@ -157,6 +168,36 @@ impl App {
     /// The lock that an instance's supervise holds.
     pub fn instance_lock(&self, instance: &Instance) -> PathBuf {
         self.run().join(format!("{}.lock", instance.name()))
+    }
+
+    /// The name of the unit in which systemd runs an instance.
+    pub fn instance_unit(&self, instance: &Instance) -> String {
+        format!("{}@{instance}.service", self.name())
+    }
+
+    /// The template of these units.
+    pub fn unit_file(&self) -> PathBuf {
+        Path::new(SYSTEM_UNITS).join(format!("{}@.service", self.name()))
+    }
+
+    /// The name of the unit that runs bootup.
+    pub fn bootup_unit(&self) -> String {
+        format!("{}-bootup.service", self.name())
+    }
+
+    /// Its file.
+    pub fn bootup_unit_file(&self) -> PathBuf {
+        Path::new(SYSTEM_UNITS).join(self.bootup_unit())
+    }
+
+    /// The link by which systemd starts it at boot.
+    pub fn bootup_unit_link(&self) -> PathBuf {
+        Path::new(SYSTEM_UNITS).join("multi-user.target.wants").join(self.bootup_unit())
+    }
+
+    /// What the app's user may do through sudo.
+    pub fn sudoers_file(&self) -> PathBuf {
+        Path::new(SYSTEM_SUDOERS).join(format!("cutover-{}", self.name()))
     }
 
     /// The prefix of an nginx of the app's own.

@@ -3,26 +3,26 @@
 //! A layout is a list of steps, each of which knows whether it is done already. So installing twice changes nothing the
 //! second time, a dry run prints exactly what a run would do, and a killed run is finished by the next one.
 
+mod check;
 mod profile;
 mod remove;
 mod step;
+mod system;
 
+pub use check::check_change;
 pub use remove::remove;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::Uid;
 
 use crate::account::Account;
-use crate::app::{self, App, Config, Turn, Wait};
-use crate::command;
+use crate::app::{self, App, Config, Runner, Turn, Wait};
 use crate::nginx::{self, Files, Nginx};
 use crate::outcome::usage;
-use crate::process::{self, Owner};
 use crate::questions;
-use crate::runner;
 
 use step::{CLOSED, Step};
 
@@ -82,10 +82,13 @@ pub struct Layout {
     profile: Option<PathBuf>,
     nginx: Nginx,
     files: Files,
+    /// What systemd and sudo are told; None: nothing, supervise is on its own.
+    system: Option<Vec<Step>>,
 }
 
 impl Layout {
-    /// Checks, before anything is changed, what must be there: nginx, the programs that deploys need, free ports.
+    /// Checks, before anything is changed, what must be there: a working nginx, the programs that deploys need, free
+    /// ports, room on the disk.
     pub fn check(Plan { app, config_text, profile }: Plan) -> Result<Layout> {
         let config = &app.config;
         if !is_system(&app) && !config.nginx.own {
@@ -105,13 +108,19 @@ impl Layout {
                 )));
             }
         }
-        for program in ["sh", "git", "tar", "cp"] {
-            command::find(program)?;
-        }
-        check_ports(&app)?;
+        let system = match config.runner {
+            None if is_system(&app) && system::is_booted() => Some(system::steps(&app)?),
+            Some(Runner::Systemd) if Uid::effective().is_root() => Some(system::steps(&app)?),
+            Some(Runner::Systemd) => return Err(usage("cannot use the systemd runner: run install with sudo")),
+            None | Some(Runner::Direct) => None,
+        };
+        check::programs(&app)?;
+        check::room(&app)?;
+        check::ports(&app)?;
         let nginx = Nginx::find(&app)?;
+        nginx.check()?;
         let files = nginx::files(&app, nginx.version()?)?;
-        Ok(Layout { app, config_text, profile, nginx, files })
+        Ok(Layout { app, config_text, profile, nginx, files, system })
     }
 
     /// The places that everything else needs.
@@ -151,36 +160,39 @@ impl Layout {
         steps
     }
 
-    /// What a run would do, a line each; empty: nothing.
-    pub fn pending(&self, tools: &Path) -> Result<String> {
-        let pending = |steps: Vec<Step>| -> Vec<String> {
+    /// What a run would lay, a line each.
+    pub fn pending(&self, tools: &Path) -> Result<Vec<String>> {
+        let pending = |steps: &[Step]| -> Vec<String> {
             let open = steps.iter().filter(|step| !step.is_done(&self.app.owner));
-            open.map(|step| format!("lay {step}\n")).collect()
+            open.map(|step| format!("lay {step}")).collect()
         };
-        let files = self.nginx.pending(&self.files)?.into_iter().map(|path| format!("lay {}\n", path.display()));
-        Ok(pending(self.places()).into_iter().chain(files).chain(pending(self.contents(tools))).collect())
+        let mut lines = pending(&self.places());
+        lines.extend(self.nginx.pending(&self.files)?.into_iter().map(|path| format!("lay {}", path.display())));
+        lines.extend(pending(&self.contents(tools)));
+        lines.extend(pending(self.system.as_deref().unwrap_or_default()));
+        Ok(lines)
     }
 
-    /// Does what is not done yet, and says each thing; returns how much that was.
-    pub fn lay(&self, tools: &Path, say: impl Fn(&str)) -> Result<usize> {
+    /// Does what is not done yet; returns what came of it.
+    pub fn lay(&self, tools: &Path) -> Result<Vec<String>> {
         umask(Mode::from_bits_truncate(0o022));
         let _turn = turn(&self.app, "laying everything out")?;
-        let mut done = self.act(self.places(), &say)?;
-        for line in self.lay_nginx()? {
-            say(&line);
-            done += 1;
+        self.act(&self.places())?;
+        let mut effects = self.lay_nginx()?;
+        self.act(&self.contents(tools))?;
+        match &self.system {
+            Some(steps) => {
+                self.act(steps)?;
+                effects.extend(system::take_up(&self.app)?.then(|| "systemd uses its new units".to_owned()));
+            }
+            None if is_system(&self.app) => effects.extend(remove::systems(&self.app)?),
+            None => {}
         }
-        Ok(done + self.act(self.contents(tools), &say)?)
+        Ok(effects)
     }
 
-    fn act(&self, steps: Vec<Step>, say: impl Fn(&str)) -> Result<usize> {
-        let mut done = 0;
-        for step in steps.iter().filter(|step| !step.is_done(&self.app.owner)) {
-            step.act(&self.app.owner)?;
-            say(&format!("laid {step}"));
-            done += 1;
-        }
-        Ok(done)
+    fn act(&self, steps: &[Step]) -> Result<()> {
+        steps.iter().filter(|step| !step.is_done(&self.app.owner)).try_for_each(|step| step.act(&self.app.owner))
     }
 
     /// The app that is laid out.
@@ -188,12 +200,12 @@ impl Layout {
         &self.app
     }
 
-    /// Lays nginx's files and makes nginx use them; returns what was done.
+    /// Lays nginx's files and makes nginx use them; returns what came of it.
     fn lay_nginx(&self) -> Result<Vec<String>> {
         let lay = || -> Result<Vec<String>> {
             let app = &self.app;
             let laid = self.nginx.lay(app, &self.files)?;
-            let mut said: Vec<String> = laid.changed.iter().map(|path| format!("laid {}", path.display())).collect();
+            let mut said: Vec<String> = Vec::new();
             said.extend(laid.left_alone.map(|path| format!("left {} alone: it was edited", path.display())));
             said.extend(laid.warnings);
             said.extend(laid.effect.map(str::to_owned));
@@ -213,40 +225,6 @@ fn turn(app: &App, what: &str) -> Result<Option<Turn>> {
 /// Whether this is an installation by root into the system's nginx.
 fn is_system(app: &App) -> bool {
     Uid::effective().is_root() && !app.config.nginx.own
-}
-
-/// The instances' ports must be free or the instances' own, the status port free or nginx's.
-fn check_ports(app: &App) -> Result<()> {
-    nginx::check_status_port(app)?;
-    for instance in &app.config.instances {
-        if runner::supervisor(app, instance)?.is_some() {
-            continue;
-        }
-        if let Owner::Process(holder) = process::owner(instance.port().number(), None)? {
-            let holder = process::describe(holder.pid);
-            bail!(
-                "cannot give port {} to {instance}: {holder} holds it; choose another in [instances]",
-                instance.port()
-            );
-        }
-    }
-    Ok(())
-}
-
-/// Refuses, unless forced, a change of names or ports under instances that run: nginx would look for them elsewhere.
-pub fn check_change(app: &App, force: bool) -> Result<()> {
-    let Ok(present) = Config::read(&app.config_file()) else { return Ok(()) };
-    if present.instances == app.config.instances {
-        return Ok(());
-    }
-    let present = App::planned(app.home().to_owned(), app.owner.clone(), present);
-    for instance in &present.config.instances {
-        if runner::supervisor(&present, instance)?.is_some() {
-            let danger = format!("cannot change [instances]: {instance} runs on port {}", instance.port());
-            return crate::outcome::allow(force, &danger).context("stop the instances first");
-        }
-    }
-    Ok(())
 }
 
 /// The account that is to own the app: `user`, else the owner of a home that is there already, else who called, also

@@ -98,11 +98,16 @@ impl Process {
 
 /// A process in words: `node (pid 4711)`.
 pub fn describe(pid: Pid) -> String {
-    let stat = procfs::process::Process::new(pid.raw()).and_then(|process| process.stat());
-    match stat {
-        Ok(stat) => format!("{} (pid {pid})", stat.comm),
-        Err(_) => format!("pid {pid}"),
+    match program(pid) {
+        Some(program) => format!("{program} (pid {pid})"),
+        None => format!("pid {pid}"),
     }
+}
+
+/// The name of a process's program; None: the process has gone.
+pub fn program(pid: Pid) -> Option<String> {
+    let stat = procfs::process::Process::new(pid.raw()).and_then(|process| process.stat());
+    stat.ok().map(|stat| stat.comm)
 }
 
 /// Whether a process holds this file open. False for one that has gone, or that we may not look into.

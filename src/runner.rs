@@ -1,28 +1,33 @@
-//! Starting, stopping and watching an instance. The `direct` runner: `start-instance` detaches [`supervise`], which keeps
-//! the instance running and holds its lock; all others learn from that lock whether and under which pid it runs.
+//! Starting, stopping and watching an instance. [`supervise`] keeps an instance running and holds its lock; all others
+//! learn from that lock whether and under which pid it runs. The runners differ in who starts supervise, and in where the
+//! output goes.
 
+mod direct;
+mod journal;
+mod log;
+mod output;
 mod supervise;
+pub mod systemd;
 mod watch;
 
+pub use log::Tail;
 pub use supervise::{Note, supervise};
 pub use watch::{State, healthy, soak, state};
 
-use std::process::{Child, Command, Stdio};
+use std::io::Read;
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 
-use crate::app::{App, Instance, ReleaseId};
+use crate::app::{App, Instance, ReleaseId, Runner};
 use crate::deadline::Deadline;
-use crate::durable;
 use crate::health;
 use crate::lock;
-use crate::logfile;
-use crate::outcome::{quote, timed_out};
-use crate::output;
-use crate::process::{self, Bond, Owner, Pid, Process};
+use crate::outcome::{quote, quote_first, timed_out};
+use crate::output::span;
+use crate::process::{self, Owner, Pid};
 use crate::source;
 
 /// How many of the last lines of an instance's output an error quotes.
@@ -74,7 +79,7 @@ pub fn start(app: &App, instance: &Instance, deadline: Deadline) -> Result<Durat
     Ok(began.elapsed())
 }
 
-/// Detaches a supervise for an instance whose port must be free.
+/// Has supervise started for an instance whose port must be free. The child tells by its end that this failed.
 fn spawn(app: &App, instance: &Instance) -> Result<Child> {
     let release = source::release_of(app, instance)?;
     let release = release.ok_or_else(|| anyhow!("it has no release yet; update-instance {instance} makes one"))?;
@@ -84,19 +89,15 @@ fn spawn(app: &App, instance: &Instance) -> Result<Child> {
     if holder != Owner::Nobody {
         bail!("port {} is held by {}", instance.port(), holder.in_words());
     }
-    let path = app.instance_log(instance);
-    let log = durable::open_log(&path).with_context(|| format!("cannot open {}", path.display()))?;
-    let supervise = std::env::current_exe().context("cannot find supervise")?.with_file_name("supervise");
-    let mut command = Command::new(&supervise);
-    command.arg("--home").arg(app.home()).arg(instance.name()).env_clear().current_dir("/");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    process::isolate(&mut command, Bond::Free);
-    command.spawn().with_context(|| format!("cannot run {}", supervise.display()))
+    match app.runner() {
+        Runner::Direct => direct::start(app, instance),
+        Runner::Systemd => systemd::start(app, instance),
+    }
 }
 
 /// Who holds an instance's port. One of ours that is just ending is waited for: it cannot be seen any more, and its
 /// socket is gone in a moment.
-fn holder_of_port(instance: &Instance) -> Result<Owner> {
+pub fn holder_of_port(instance: &Instance) -> Result<Owner> {
     let patience = Deadline::after(ENDING);
     loop {
         let owner = process::owner(instance.port().number(), None)?;
@@ -121,18 +122,21 @@ fn await_healthy(
     let mut holds_lock = child.is_none();
     let mut seen = "nothing yet".to_owned();
     loop {
-        let ended = child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+        let ended = child.as_mut().and_then(|child| reason_of_end(app, child));
         let supervisor = supervisor(app, instance)?;
         match &supervisor {
             Some((_, note)) if note.restarts > forgiven => {
                 bail!("it died: {}", note.last_exit_and(&last_lines(app, instance)))
             }
             Some(_) => holds_lock = true,
-            None if ended.is_some() || holds_lock => bail!("its supervise ended: {}", last_lines(app, instance)),
-            None => {}
+            None => match ended {
+                Some(reason) => bail!("{reason}: {}", last_lines(app, instance)),
+                None if holds_lock => bail!("its supervise ended: {}", last_lines(app, instance)),
+                None => {}
+            },
         }
         if deadline.passed() {
-            let waited = output::span(began.elapsed());
+            let waited = span(began.elapsed());
             return Err(timed_out(format!("not healthy within {waited}; its last health check: {seen}")));
         }
         let checked = expectation.check(instance.port().number(), CHECK.min(deadline.left().max(SHORTEST_CHECK)));
@@ -143,6 +147,17 @@ fn await_healthy(
         }
         deadline.sleep(health::pause(began.elapsed()));
     }
+}
+
+/// Why the child that was to have supervise started has failed; None: it has not.
+fn reason_of_end(app: &App, child: &mut Child) -> Option<String> {
+    let status = child.try_wait().ok().flatten()?;
+    if app.runner() == Runner::Direct {
+        return Some("its supervise ended".to_owned());
+    }
+    let mut said = String::new();
+    let _ = child.stderr.take().map(|mut stderr| stderr.read_to_string(&mut said));
+    (!status.success()).then(|| quote_first(said.lines(), 1))
 }
 
 /// Makes sure that it was the instance which answered, and not somebody who took its port meanwhile.
@@ -158,12 +173,12 @@ fn is_listener_within(app: &App, instance: &Instance, supervise: Pid) -> Result<
 /// The last lines of what an instance's app has printed since it was started last, or of what supervise said when it
 /// could not start it at all.
 fn last_lines(app: &App, instance: &Instance) -> String {
-    let lines = logfile::last_lines(&app.instance_log(instance), SEARCHED_LINES).unwrap_or_default();
+    let lines = Tail::last_lines(app, instance, SEARCHED_LINES).unwrap_or_default();
     let started = lines.iter().rposition(|line| line.starts_with(supervise::STARTED));
     match started {
         Some(at) => {
             let said = lines[at + 1..].iter().map(String::as_str);
-            quote(said.filter(|line| !line.starts_with(supervise::PREFIX)), QUOTED_LINES)
+            quote(said.filter(|line| !line.starts_with(output::PREFIX)), QUOTED_LINES)
         }
         None => quote(lines.last().map(String::as_str), 1),
     }
@@ -172,7 +187,7 @@ fn last_lines(app: &App, instance: &Instance) -> String {
 /// Lets requests in flight finish, asks the instance to end, and kills what does not. True when it did run.
 pub fn stop(app: &App, instance: &Instance, deadline: Deadline) -> Result<bool> {
     if supervisor(app, instance)?.is_none() {
-        end_leftovers(app, instance);
+        end(app, instance)?;
         let holder = holder_of_port(instance)?;
         if matches!(holder, Owner::Process(_)) {
             let (holder, port) = (holder.in_words(), instance.port());
@@ -191,16 +206,15 @@ fn drain(instance: &Instance, deadline: Deadline) -> Result<()> {
     Ok(())
 }
 
-/// Ends an instance without waiting for its requests: supervise is asked, then killed with all its tree.
+/// Ends an instance without waiting for its requests.
 fn end(app: &App, instance: &Instance) -> Result<()> {
-    let Some((pid, _)) = supervisor(app, instance)? else { return Ok(()) };
-    let Some(supervise) = Process::with_pid(pid) else { return Ok(()) };
-    supervise.signal(Signal::SIGTERM).with_context(|| format!("cannot stop {instance}"))?;
-    let patience = Deadline::after(app.config.run.stop_timeout + SUPERVISE_SLACK);
-    while supervise.is_alive() {
-        if !patience.sleep(POLL) {
-            process::kill_tree(supervise.pid);
-        }
+    let cannot = || format!("cannot stop {instance}");
+    if app.runner() == Runner::Systemd {
+        systemd::stop(app, instance).with_context(cannot)?;
+    }
+    // One that was not started by systemd, before the configuration said so, is ended all the same.
+    if let Some((supervise, _)) = supervisor(app, instance)? {
+        direct::stop(app, supervise).with_context(cannot)?;
     }
     end_leftovers(app, instance);
     Ok(())

@@ -202,7 +202,7 @@ impl Site {
     /// Writes the configuration. Sections that `extra` holds replace the default ones.
     pub fn write_config(&self, extra: &str) {
         let Ports { first, second, status, listen, .. } = &self.ports;
-        let mut text = format!("app = \"shop\"\n[instances]\nA = {first}\nB = {second}\n");
+        let mut text = format!("app = \"shop\"\nrunner = \"direct\"\n[instances]\nA = {first}\nB = {second}\n");
         let mut section = |heading: &str, body: &str| {
             if !extra.contains(heading) {
                 text += &format!("{heading}\n{body}\n");

@@ -56,6 +56,17 @@ fn the_standby_takes_the_place_of_an_enabled_instance_that_does_not_start() {
 }
 
 #[test]
+fn a_standby_that_does_not_start_is_told_of_and_the_app_serves_without() {
+    let site = two_versions("");
+    site.shell("stop-instance A --force && stop-instance B --force").ok();
+    fs::write(site.home.join("instances/A/BEHAVIOUR"), "exit\n").unwrap();
+    let died = "it died: exit status 3: v1 opens its database | cannot open database: connection refused";
+    let said = format!("bootup: B is healthy, TIME\nbootup: cannot start A: {died}; B serves without a standby\n");
+    site.run("bootup", &[]).masked(&site).is(0, "", &said);
+    assert_eq!(site.get("/"), (200, "v2\n".to_owned()));
+}
+
+#[test]
 fn when_nothing_starts_it_fails_and_says_why() {
     let site = two_versions("");
     site.shell("stop-instance A --force && stop-instance B --force").ok();

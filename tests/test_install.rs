@@ -52,7 +52,7 @@ fn a_dry_run_prints_what_a_run_would_lay_and_lays_nothing() {
     let laid = site.install(&[]).masked(&site);
     assert_eq!((laid.code, laid.stdout.as_str()), (0, ""));
     let would: Vec<&str> = dry.stdout.lines().map(|line| line.strip_prefix("lay ").unwrap()).collect();
-    let did: Vec<&str> = laid.stderr.lines().filter_map(|line| line.strip_prefix("install: laid ")).collect();
+    let did: Vec<&str> = laid.stderr.lines().filter_map(|line| line.strip_prefix("install: lay ")).collect();
     assert_eq!(sorted(would), sorted(did.clone()));
     for path in ["directory HOME/releases", "16 tools in HOME/bin", "HOME/config.toml", "HOME/nginx/nginx.conf"] {
         assert!(did.contains(&path), "{path} is not in {did:?}");
@@ -123,7 +123,7 @@ fn tools_are_upgraded_while_the_app_runs() {
     }
     site.run("deploy", &[]).ok();
     let before = (site.processes(), site.pid("A"));
-    let said = "install: laid 16 tools in HOME/bin\ninstall: shop is laid out; next: HOME/bin/deploy\n";
+    let said = "install: lay 16 tools in HOME/bin\ninstall: shop is laid out; next: HOME/bin/deploy\n";
     site.install(&[]).masked(&site).is(0, "", said);
     assert_eq!((site.processes(), site.pid("A")), before);
     for tool in ["supervise", "deploy", "pid"] {
@@ -221,4 +221,56 @@ fn everything(directory: &Path) -> BTreeMap<PathBuf, (u64, i64, i64)> {
 fn contents(directory: &Path) -> BTreeMap<PathBuf, String> {
     let files = everything(directory).into_keys().filter(|path| path.is_file());
     files.map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
+}
+
+#[test]
+fn the_systemd_runner_is_refused_where_it_cannot_be() {
+    let is_booted = Path::new("/run/systemd/system").is_dir();
+    let site = Site::unlaid(Sample::Static, BRISK);
+    let text = fs::read_to_string(site.config()).unwrap();
+    fs::write(site.config(), text.replace("runner = \"direct\"", "runner = \"systemd\"")).unwrap();
+    let planned = site.install(&["--dry-run"]);
+    match (nix::unistd::Uid::effective().is_root(), is_booted) {
+        (true, true) => assert!(planned.stdout.contains("lay /etc/systemd/system/shop@.service\n"), "{planned:?}"),
+        (true, false) => planned.fails(2, &["cannot use the systemd runner: systemd does not run this machine"]),
+        (false, _) => planned.fails(2, &["cannot use the systemd runner: run install with sudo"]),
+    }
+}
+
+#[test]
+fn what_the_commands_begin_with_must_be_there() {
+    let site = Site::unlaid(Sample::Static, "[build]\ncommand = \"no-such-program ci\"\n[deploy]\nsoak = \"1s\"\n");
+    let missing =
+        "install: cannot find no-such-program, which command in [build] begins with, in the PATH that the app gets";
+    site.install(&[]).fails(3, &[missing]);
+    assert!(!site.home.exists());
+    // What takes a shell to tell, or lies in the release, is left to the build.
+    for command in ["NODE_ENV=production ./build", "./build", "cd web && npm ci", "exec \\\"$SHELL\\\" build"] {
+        site.write_config(&format!("[build]\ncommand = \"{command}\"\n[deploy]\nsoak = \"1s\"\n"));
+        site.install(&["--dry-run"]).ok();
+    }
+}
+
+#[test]
+fn install_ends_by_deploying_when_asked() {
+    let site = Site::unlaid(Sample::Static, BRISK);
+    let installed = site.install(&["--deploy"]);
+    assert!(installed.stderr.contains("deploy: A is enabled, "), "{installed:?}");
+    installed.ok();
+    assert_eq!(site.get("/"), (200, "v1\n".to_owned()));
+    site.commit("v2", "exit");
+    site.install(&["--deploy"]).fails(3, &["deploy: cannot start B: it died: "]);
+    site.install(&["--deploy", "--dry-run"]).fails(2, &["cannot be used with"]);
+}
+
+#[test]
+fn nginx_must_be_able_to_listen_where_it_is_told_to() {
+    let site = Site::unlaid(Sample::Static, BRISK);
+    let holder = Holder::of(site.ports.listen);
+    let refused = site.install(&[]);
+    let reason = format!("install: nginx cannot listen on port {}: ", site.ports.listen);
+    refused.fails(3, &[&reason, "holds it; choose another in [nginx] listen"]);
+    assert!(!site.home.exists());
+    drop(holder);
+    site.install(&[]).ok();
 }

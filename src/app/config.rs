@@ -20,9 +20,8 @@ pub struct Config {
     /// The app's name; it goes into nginx's configuration and file names.
     #[serde(deserialize_with = "app_name")]
     pub app: String,
-    /// What runs the instances.
-    #[serde(default)]
-    pub runner: Runner,
+    /// What runs the instances; None: systemd where it runs and root installs, else nobody but supervise.
+    pub runner: Option<Runner>,
     /// The two instances, in the file's order.
     #[serde(default = "default_instances", deserialize_with = "instances")]
     pub instances: [Instance; 2],
@@ -45,12 +44,13 @@ pub struct Config {
 }
 
 /// What runs the instances.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Runner {
     /// `start-instance` detaches `supervise`.
-    #[default]
     Direct,
+    /// A unit of systemd's runs `supervise`.
+    Systemd,
 }
 
 /// `[source]`

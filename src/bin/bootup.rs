@@ -46,8 +46,12 @@ fn run(arguments: Arguments) -> Result<Exit> {
         nginx::switch(&app, standby).context("cannot fall back")?;
         return Ok(Exit::Done);
     }
-    if has_standby && app.config.deploy.standby == Standby::Keep {
-        start(&app, &turn, standby)?;
+    if has_standby
+        && app.config.deploy.standby == Standby::Keep
+        && let Err(error) = start(&app, &turn, standby)
+    {
+        // The app is back: to try this again and again would only keep the next deploy waiting.
+        outcome::say(TOOL, format_args!("{error:#}; {enabled} serves without a standby"));
     }
     Ok(Exit::Done)
 }

@@ -1,7 +1,8 @@
 //! install: lay everything out, upgrade it, or take it away.
 
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -26,6 +27,9 @@ struct Arguments {
     /// Print what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
+    /// End by deploying
+    #[arg(long, conflicts_with_all = ["dry_run", "remove"])]
+    deploy: bool,
     /// Do also what can take the service down
     #[arg(long)]
     force: bool,
@@ -51,16 +55,24 @@ fn run(arguments: Arguments) -> Result<Exit> {
     layout::check_change(&plan.app, arguments.force)?;
     let layout = Layout::check(plan)?;
     let tools = std::env::current_exe().context("cannot find the tools")?.with_file_name("");
+    let pending = layout.pending(&tools)?;
     if arguments.dry_run {
-        outcome::print(&layout.pending(&tools)?)?;
+        outcome::print(&pending.iter().map(|line| format!("{line}\n")).collect::<String>())?;
         return Ok(Exit::Done);
     }
-    let app = layout.app();
-    match layout.lay(&tools, |done| outcome::say(TOOL, done))? {
-        0 => outcome::say(TOOL, format_args!("nothing to do: {} is laid out in {}", app.name(), app.home().display())),
-        _ => {
-            outcome::say(TOOL, format_args!("{} is laid out; next: {}", app.name(), app.bin().join("deploy").display()))
-        }
+    let (app, say) = (layout.app(), |line: &String| outcome::say(TOOL, line));
+    pending.iter().for_each(say);
+    let effects = layout.lay(&tools)?;
+    effects.iter().for_each(say);
+    let home = app.home().display();
+    if pending.is_empty() && effects.is_empty() {
+        outcome::say(TOOL, format_args!("nothing to do: {} is laid out in {home}", app.name()));
+    } else if !arguments.deploy {
+        outcome::say(TOOL, format_args!("{} is laid out; next: {home}/bin/deploy", app.name()));
+    }
+    if arguments.deploy {
+        // As whoever calls it would: its words and its exit code are deploy's.
+        return Err(Command::new(app.bin().join("deploy")).exec()).context("cannot run deploy");
     }
     Ok(Exit::Done)
 }

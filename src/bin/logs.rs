@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Parser;
 use cutover::app::{App, Home, Instance};
-use cutover::logfile::{self, Follower};
 use cutover::outcome::{self, Exit};
+use cutover::runner::Tail;
 
 /// How often a followed log is looked at.
 const POLL: Duration = Duration::from_millis(100);
@@ -41,13 +41,13 @@ fn run(arguments: Arguments) -> Result<Exit> {
     let prefix = |instance: &Instance| if shown.len() > 1 { format!("{instance} | ") } else { String::new() };
     if !arguments.follow {
         for instance in &shown {
-            print(&prefix(instance), &logfile::last_lines(&app.instance_log(instance), arguments.lines)?)?;
+            print(&prefix(instance), &Tail::last_lines(&app, instance, arguments.lines)?)?;
         }
         return Ok(Exit::Done);
     }
     let mut followed = Vec::new();
     for instance in &shown {
-        let (lines, follower) = Follower::of(&app.instance_log(instance), arguments.lines)?;
+        let (lines, follower) = Tail::of(&app, instance, arguments.lines)?;
         print(&prefix(instance), &lines)?;
         followed.push((prefix(instance), follower));
     }

@@ -5,8 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use nix::unistd::Uid;
 
-use super::{Plan, TOOLS, is_system, profile, turn};
+use super::{Plan, TOOLS, is_system, profile, system, turn};
+use crate::app::App;
 use crate::deadline::Deadline;
 use crate::nginx::{self, Nginx};
 use crate::runner;
@@ -26,6 +28,9 @@ pub fn remove(Plan { app, profile: profile_file, .. }: &Plan, purge: bool) -> Re
             said.push(format!("stopped {instance}"));
         }
     }
+    if Uid::effective().is_root() {
+        said.extend(systems(app)?);
+    }
     let mut gone: Vec<PathBuf> = vec![app.state(), app.run()];
     if app.config.nginx.own {
         gone.push(app.own_nginx());
@@ -37,11 +42,17 @@ pub fn remove(Plan { app, profile: profile_file, .. }: &Plan, purge: bool) -> Re
     for path in gone {
         let removed = app.owner.lend(|| remove_path(&path)).or_else(|refused| {
             // A directory directly below one of root's can only be removed by root.
-            if nix::unistd::Uid::effective().is_root() { remove_path(&path) } else { Err(refused) }
+            if Uid::effective().is_root() { remove_path(&path) } else { Err(refused) }
         })?;
         if removed {
             said.push(format!("removed {}", path.display()));
         }
+    }
+    if is_system(app)
+        && let Some(parent) = app.state().parent()
+    {
+        // Other apps may have theirs there.
+        let _ = fs::remove_dir(parent);
     }
     // Only if it is empty: tools of the user's own may lie there.
     let _ = app.owner.lend(|| Ok(fs::remove_dir(app.bin())?));
@@ -51,6 +62,11 @@ pub fn remove(Plan { app, profile: profile_file, .. }: &Plan, purge: bool) -> Re
         said.push(format!("took {} out of {}", app.bin().display(), file.display()));
     }
     Ok(said)
+}
+
+/// Takes away what systemd and sudo were told; returns what was done.
+pub fn systems(app: &App) -> Result<Vec<String>> {
+    Ok(system::take_away(app)?.iter().map(|path| format!("removed {}", path.display())).collect())
 }
 
 fn remove_path(path: &Path) -> Result<bool> {

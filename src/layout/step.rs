@@ -4,12 +4,15 @@ use std::fmt;
 use std::fs::{self, DirBuilder, Permissions};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::unistd::Uid;
 
 use super::profile;
 use crate::account::Account;
+use crate::command::{self, Run};
+use crate::deadline::Deadline;
 use crate::durable;
 
 /// The bits of a mode that are permissions.
@@ -17,6 +20,9 @@ const PERMISSIONS: u32 = 0o7777;
 
 /// The mode of directories that are nobody's business but the owner's, and the owner's group's.
 pub const CLOSED: u32 = 0o750;
+
+/// How long sudo may take to check its configuration.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One step.
 pub struct Step {
@@ -37,7 +43,16 @@ enum What {
     Tools { from: PathBuf, names: &'static [&'static str] },
     /// A line in ~/.profile.
     PathInProfile { bin: PathBuf },
+    /// A file of root's.
+    RootFile { content: Vec<u8>, mode: u32 },
+    /// A link of root's.
+    RootLink { target: PathBuf },
+    /// A part of sudo's configuration, which sudo must find sound: a mistake in it would lock everybody out.
+    Sudoers { content: Vec<u8> },
 }
+
+/// The mode of sudo's configuration.
+const SUDOERS: u32 = 0o440;
 
 impl Step {
     /// The app's home.
@@ -76,20 +91,38 @@ impl Step {
         Step { path: profile, what: What::PathInProfile { bin } }
     }
 
+    /// A file of root's with this content.
+    pub fn root_file(path: PathBuf, content: Vec<u8>, mode: u32) -> Step {
+        Step { path, what: What::RootFile { content, mode } }
+    }
+
+    /// A symbolic link of root's.
+    pub fn root_link(path: PathBuf, target: PathBuf) -> Step {
+        Step { path, what: What::RootLink { target } }
+    }
+
+    /// A part of sudo's configuration.
+    pub fn sudoers(path: PathBuf, content: Vec<u8>) -> Step {
+        Step { path, what: What::Sudoers { content } }
+    }
+
     /// Whether there is nothing to do.
     pub fn is_done(&self, owner: &Account) -> bool {
-        let has_mode = |wanted: u32| {
+        let is = |wanted: u32, uid: Uid| {
             fs::symlink_metadata(&self.path)
-                .is_ok_and(|meta| meta.mode() & PERMISSIONS == wanted && meta.uid() == owner.uid.as_raw())
+                .is_ok_and(|meta| meta.mode() & PERMISSIONS == wanted && meta.uid() == uid.as_raw())
         };
+        let has_mode = |wanted: u32| is(wanted, owner.uid);
+        let holds = |content: &[u8]| fs::read(&self.path).is_ok_and(|present| present == content);
         match &self.what {
             // A directory that its owner closed further stays so.
             What::Directory { mode } | What::GrantedDirectory { mode } => {
                 self.path.is_dir() && (has_mode(*mode) || *mode == CLOSED && has_mode(0o700))
             }
-            What::File { content, mode } => {
-                has_mode(*mode) && fs::read(&self.path).is_ok_and(|present| present == *content)
-            }
+            What::File { content, mode } => has_mode(*mode) && holds(content),
+            What::RootFile { content, mode } => is(*mode, Uid::from_raw(0)) && holds(content),
+            What::Sudoers { content } => is(SUDOERS, Uid::from_raw(0)) && holds(content),
+            What::RootLink { target } => fs::read_link(&self.path).is_ok_and(|present| present == *target),
             What::Secret => self.path.exists(),
             What::Tools { from, names } => names.iter().all(|name| is_same(&from.join(name), &self.path.join(name))),
             What::PathInProfile { bin } => profile::has(&self.path, bin),
@@ -121,6 +154,21 @@ impl Step {
                 Ok(())
             }
             What::PathInProfile { bin } => owner.lend(|| profile::add(path, bin)),
+            What::RootFile { content, mode } => durable::write(path, content, *mode),
+            What::RootLink { target } => {
+                let directory = path.parent().unwrap_or(path);
+                fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+                durable::link(path, target)
+            }
+            What::Sudoers { content } => {
+                // sudo passes over files with a dot in their names.
+                let draft = path.with_extension("draft");
+                durable::write(&draft, content, SUDOERS)?;
+                let checked = check_sudoers(&draft);
+                durable::remove(&draft)?;
+                checked?;
+                durable::write(path, content, SUDOERS)
+            }
         }
     }
 }
@@ -131,11 +179,19 @@ impl fmt::Display for Step {
         match &self.what {
             What::Directory { .. } | What::GrantedDirectory { .. } => write!(f, "directory {path}"),
             What::File { .. } => write!(f, "{path}"),
+            What::RootFile { .. } | What::RootLink { .. } => write!(f, "{path}"),
+            What::Sudoers { .. } => write!(f, "{path}, which lets the owner start and stop the instances"),
             What::Tools { names, .. } => write!(f, "{} tools in {path}", names.len()),
             What::Secret => write!(f, "{path}, for the app's secrets"),
             What::PathInProfile { bin } => write!(f, "{} in the PATH of {path}", bin.display()),
         }
     }
+}
+
+fn check_sudoers(draft: &Path) -> Result<()> {
+    let words = ["-c".as_ref(), "-q".as_ref(), "-f".as_ref(), draft.as_os_str()];
+    let checked = Run::new(&command::find("visudo")?, words).output(Deadline::after(PATIENCE));
+    checked.map(drop).context("sudo refuses what it was to be told")
 }
 
 /// Makes a directory, with what is missing above it, and gives it its mode whatever the umask.

@@ -65,6 +65,14 @@ impl Nginx {
         }
     }
 
+    /// Fails when nginx refuses the configuration that is there already; the system's, for one's own is all of our making.
+    pub fn check(&self) -> Result<()> {
+        if self.prefix.is_some() {
+            return Ok(());
+        }
+        self.run(&["-t", "-q"]).map(drop).context("nginx refuses its present configuration: mend that first")
+    }
+
     /// The files that [`Nginx::lay`] would change.
     pub fn pending(&self, files: &Files) -> Result<Vec<PathBuf>> {
         Ok(differing(files)?.into_iter().filter(|one| !one.is_edited).map(|one| one.path.to_owned()).collect())

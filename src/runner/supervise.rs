@@ -3,15 +3,13 @@
 //! The app runs on a leash (see `process`), which ends it should supervise be killed. supervise is the subreaper (prctl(2))
 //! of both, so nothing leaves its tree, and "all gone" is what waitpid(2) says when there is no child left.
 
-use std::fmt::Display;
-use std::io::{PipeReader, PipeWriter, Read};
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
@@ -21,14 +19,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::{App, Instance};
 use crate::command;
+use crate::health;
 use crate::lock::{self, Lock};
-use crate::logfile::Writer;
 use crate::outcome::{Exit, failure};
 use crate::process::{self, Bond, Pid, Until};
 use crate::source;
 
-/// How supervise's own lines in an instance's log begin.
-pub const PREFIX: &str = "supervise: ";
+use super::output::{Output, PREFIX};
+use super::{CHECK, healthy, is_listener_within};
+
 /// How the line begins after which the output of the app's present life stands.
 pub const STARTED: &str = "supervise: started ";
 /// The first pause before a restart; it doubles from crash to crash.
@@ -72,8 +71,24 @@ pub fn supervise(app: &App, instance: &Instance) -> Result<()> {
     lock.note(&serde_json::to_string(&Note::default())?)?;
     prctl::set_child_subreaper(true).context("cannot become the reaper of the app's processes")?;
     let mut keeper = Keeper::new(app, instance, lock)?;
-    keeper.say(format_args!("keeping {} {instance} on port {}", app.name(), instance.port()));
+    keeper.output.say(format_args!("keeping {} {instance} on port {}", app.name(), instance.port()));
+    tell_when_ready(app, instance);
     keeper.run()
+}
+
+/// Tells systemd, if it was systemd that started us, as soon as the app is healthy: until then its start takes.
+fn tell_when_ready(app: &App, instance: &Instance) {
+    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+        return;
+    }
+    let (app, instance, began) = (app.clone(), instance.clone(), Instant::now());
+    thread::spawn(move || {
+        while healthy(&app, &instance, CHECK).is_err() || is_listener_within(&app, &instance, Pid::own()).is_err() {
+            thread::sleep(health::pause(began.elapsed()));
+        }
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        process::release_startup_code();
+    });
 }
 
 /// Where the app is in its life.
@@ -93,9 +108,7 @@ struct Keeper<'a> {
     app: &'a App,
     instance: &'a Instance,
     lock: Lock,
-    log: Writer,
-    output: PipeReader,
-    app_end: PipeWriter,
+    output: Output,
     signals: SignalFd,
     note: Note,
     pause: Duration,
@@ -103,28 +116,26 @@ struct Keeper<'a> {
 
 impl<'a> Keeper<'a> {
     fn new(app: &'a App, instance: &'a Instance, lock: Lock) -> Result<Keeper<'a>> {
-        let log = Writer::open(&app.instance_log(instance))?;
-        let (output, app_end) = std::io::pipe().context("cannot make a pipe")?;
-        fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("cannot set up a pipe")?;
+        let output = Output::of(app, instance)?;
         let handled = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD, Signal::SIGHUP]);
         handled.thread_block().context("cannot block signals")?;
         let signals = SignalFd::with_flags(&handled, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC);
         let signals = signals.context("cannot receive signals")?;
-        Ok(Keeper { app, instance, lock, log, output, app_end, signals, note: Note::default(), pause: FIRST_PAUSE })
+        Ok(Keeper { app, instance, lock, output, signals, note: Note::default(), pause: FIRST_PAUSE })
     }
 
     fn run(&mut self) -> Result<()> {
         let mut phase = self.start()?;
         loop {
             self.wait(phase)?;
-            self.copy_output();
+            self.output.copy();
             if self.is_asked_to_stop() && !matches!(phase, Phase::Stopping { .. }) {
                 self.signal_all(self.app.config.run.stop_signal);
                 phase = Phase::Stopping { kill_at: Instant::now() + self.app.config.run.stop_timeout };
             }
             let Some(next) = self.step(phase)? else {
-                self.copy_output();
-                self.say("stopped");
+                self.output.copy();
+                self.output.say("stopped");
                 return Ok(());
             };
             phase = next;
@@ -143,8 +154,8 @@ impl<'a> Keeper<'a> {
         let timeout = pause.map_or(PollTimeout::NONE, |pause| {
             PollTimeout::try_from(pause.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX)
         });
-        let mut watched =
-            [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN), PollFd::new(self.output.as_fd(), PollFlags::POLLIN)];
+        let mut watched = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        watched.extend(self.output.pending().map(|written| PollFd::new(written, PollFlags::POLLIN)));
         match poll(&mut watched, timeout) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(error) => Err(error).context("cannot wait for the app"),
@@ -199,7 +210,7 @@ impl<'a> Keeper<'a> {
     }
 
     fn back_off(&mut self) -> Phase {
-        self.say(format_args!("starting it again in {} ms", self.pause.as_millis()));
+        self.output.say(format_args!("starting it again in {} ms", self.pause.as_millis()));
         let until = Instant::now() + self.pause;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         Phase::Pausing { until }
@@ -214,34 +225,22 @@ impl<'a> Keeper<'a> {
         command.args(["-c", &self.app.config.run.command]);
         command.env_clear().envs(self.app.environment(&release, Some(instance))?);
         command.current_dir(self.app.release(&release)).stdin(Stdio::null());
-        command.stdout(self.app_end.try_clone()?).stderr(self.app_end.try_clone()?);
+        command.stdout(self.output.end()?).stderr(self.output.end()?);
         process::isolate(&mut command, Bond::Leashed(Until::AllEnded));
         let child = command.spawn().with_context(|| format!("cannot run {release}"))?;
         let main = Pid::of(&child);
-        self.say(format_args!("{}{release}", &STARTED[PREFIX.len()..]));
+        self.output.say(format_args!("{}{release}", &STARTED[PREFIX.len()..]));
         process::release_startup_code();
         Ok(Phase::Running { main, since: Instant::now() })
     }
 
     /// Tells everybody that the app has ended, and how.
     fn record_exit(&mut self, exit: String) -> Result<()> {
-        self.copy_output();
-        self.say(&exit);
+        self.output.copy();
+        self.output.say(&exit);
         self.note.restarts += 1;
         self.note.last_exit = Some(exit);
         self.lock.note(&serde_json::to_string(&self.note)?)
-    }
-
-    /// Moves what the app has written into the log.
-    fn copy_output(&mut self) {
-        let mut chunk = [0; 8 * 1024];
-        // Bounded, so that an app which never stops writing cannot keep supervise from its other work.
-        for _ in 0..512 {
-            match self.output.read(&mut chunk) {
-                Ok(count @ 1..) => self.log.append(&chunk[..count]),
-                _ => return,
-            }
-        }
     }
 
     fn is_asked_to_stop(&self) -> bool {
@@ -257,11 +256,6 @@ impl<'a> Keeper<'a> {
             // One that has gone, or changed its user, is no reason not to signal the others.
             let _ = process.signal(signal);
         }
-    }
-
-    fn say(&mut self, text: impl Display) {
-        let line_end = if self.log.ends_line() { "" } else { "\n" };
-        self.log.append(format!("{line_end}{PREFIX}{text}\n").as_bytes());
     }
 }
 

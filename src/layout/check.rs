@@ -1,0 +1,109 @@
+//! What must hold before anything is laid.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::statvfs::statvfs;
+
+use crate::app::{App, Config, Runner};
+use crate::command::{self, Run};
+use crate::deadline::Deadline;
+use crate::nginx;
+use crate::outcome;
+use crate::output;
+use crate::process::{self, Owner};
+use crate::runner;
+
+/// The least room that a few releases of a small app need, in bytes.
+const ROOM: u64 = 100_000_000;
+
+/// The programs that deploys need, and those that the configuration names first in its commands, must be there in the
+/// app's own PATH.
+pub fn programs(app: &App) -> Result<()> {
+    for program in ["sh", "git", "tar", "cp"] {
+        command::find(program)?;
+    }
+    let sh = command::find("sh")?;
+    let config = &app.config;
+    let build = config.build.command.as_ref().map(|command| ("[build]", command));
+    for (section, command) in build.into_iter().chain([("[run]", &config.run.command)]) {
+        let Some(program) = first_program(command) else { continue };
+        let looked = Run::new(&sh, ["-c", "command -v -- \"$1\"", "sh", program]).environment(app.plain_environment());
+        if looked.output(Deadline::after(runner::CHECK)).is_err() {
+            let path = "in the PATH that the app gets, /usr/local/bin:/usr/bin:/bin";
+            bail!("cannot find {program}, which command in {section} begins with, {path}: install it");
+        }
+    }
+    Ok(())
+}
+
+/// The program that a shell command begins with; None: that takes a shell to tell, or it lies in the release.
+fn first_program(command: &str) -> Option<&str> {
+    let word = command.split_whitespace().find(|word| *word != "exec")?;
+    let is_plain = word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte));
+    (is_plain && !word.starts_with('-')).then_some(word)
+}
+
+/// There must be room for releases.
+pub fn room(app: &App) -> Result<()> {
+    let there = app.home().ancestors().find(|directory| directory.is_dir()).unwrap_or(Path::new("/"));
+    let usage = statvfs(there).with_context(|| format!("cannot look at {}", there.display()))?;
+    let free = usage.blocks_available() * usage.fragment_size();
+    if free < ROOM {
+        let (free, needed) = (output::bytes(free), output::bytes(ROOM));
+        bail!("cannot install into {}: {free} are free there, a few releases need {needed}", app.home().display());
+    }
+    Ok(())
+}
+
+/// The instances' ports must be free or the instances' own, the status port and those that nginx is to listen on free or
+/// nginx's.
+pub fn ports(app: &App) -> Result<()> {
+    nginx::check_status_port(app)?;
+    for instance in &app.config.instances {
+        if runner::supervisor(app, instance)?.is_some() {
+            continue;
+        }
+        let holder = runner::holder_of_port(instance)?;
+        if holder != Owner::Nobody {
+            let (port, holder) = (instance.port(), holder.in_words());
+            bail!("cannot give port {port} to {instance}: {holder} holds it; choose another in [instances]");
+        }
+    }
+    for port in app.config.nginx.listen.iter().filter_map(|listen| port_of(listen)) {
+        if let Owner::Process(holder) = process::owner(port, None)?
+            && process::program(holder.pid).is_some_and(|program| program != "nginx")
+        {
+            let holder = process::describe(holder.pid);
+            bail!("nginx cannot listen on port {port}: {holder} holds it; choose another in [nginx] listen");
+        }
+    }
+    Ok(())
+}
+
+/// The port of a `listen` directive's value: `80`, `127.0.0.1:8080`, `[::]:443 ssl`; None: it is a path.
+fn port_of(listen: &str) -> Option<u16> {
+    let address = listen.split_whitespace().next()?;
+    address.rsplit(':').next()?.parse().ok()
+}
+
+/// Refuses, unless forced, what instances that run would not follow: other names or ports, or leaving systemd.
+pub fn check_change(app: &App, force: bool) -> Result<()> {
+    let Ok(present) = Config::read(&app.config_file()) else { return Ok(()) };
+    let leaves_systemd = app.config.runner == Some(Runner::Direct) && app.unit_file().exists();
+    let moves = present.instances != app.config.instances;
+    if !moves && !leaves_systemd {
+        return Ok(());
+    }
+    let present = App::planned(app.home().to_owned(), app.owner.clone(), present);
+    for instance in &present.config.instances {
+        if runner::supervisor(&present, instance)?.is_some() {
+            let danger = match moves {
+                true => format!("cannot change [instances]: {instance} runs on port {}", instance.port()),
+                false => format!("cannot take the app from systemd: {instance} runs"),
+            };
+            return outcome::allow(force, &danger).context("stop the instances first");
+        }
+    }
+    Ok(())
+}

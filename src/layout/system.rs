@@ -1,0 +1,133 @@
+//! What root lays for the `systemd` runner: two units, and what sudo lets the app's user do with them.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::step::Step;
+use crate::app::App;
+use crate::command::{self, Run};
+use crate::deadline::Deadline;
+use crate::durable;
+use crate::outcome::usage;
+use crate::runner::systemd::Order;
+
+/// Is there when systemd is PID 1, as sd_booted(3) says.
+const BOOTED: &str = "/run/systemd/system";
+/// How long systemd may take to read its units again.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// What systemd adds to the time that the app has, so that it never comes before our own deadlines.
+const SLACK: Duration = Duration::from_secs(10);
+
+/// Whether systemd runs this machine.
+pub fn is_booted() -> bool {
+    Path::new(BOOTED).is_dir()
+}
+
+/// The steps that lay it. Fails when the app's place cannot be written in systemd's language, or a program is missing.
+pub fn steps(app: &App) -> Result<Vec<Step>> {
+    if !is_booted() {
+        let remedy = "set runner = \"direct\"";
+        return Err(usage(format!("cannot use the systemd runner: systemd does not run this machine; {remedy}")));
+    }
+    let values = values(app)?;
+    let fill = |template: &str| {
+        let filled = values.iter().fold(template.to_owned(), |text, (name, value)| text.replace(name, value));
+        filled.into_bytes()
+    };
+    let bootup = app.bootup_unit_file();
+    Ok(vec![
+        Step::root_file(app.unit_file(), fill(include_str!("../../systemd/instance.service")), 0o644),
+        Step::root_file(bootup.clone(), fill(include_str!("../../systemd/bootup.service")), 0o644),
+        Step::root_link(app.bootup_unit_link(), bootup),
+        Step::sudoers(app.sudoers_file(), fill(include_str!("../../systemd/sudoers"))),
+    ])
+}
+
+/// What the templates' `{{names}}` stand for.
+fn values(app: &App) -> Result<Vec<(&'static str, String)>> {
+    let account = &app.owner;
+    // A name that sudo or systemd might read otherwise is given as a number.
+    let is_plain = account.name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && account.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+    let number = account.uid.to_string();
+    let alias = format!("CUTOVER_{}", app.name().to_uppercase().replace('-', "_"));
+    let mut commands = Vec::new();
+    for instance in &app.config.instances {
+        for order in Order::ALL {
+            let program = command::find(order.program())?.display().to_string();
+            let words: Vec<String> = order.arguments(app, instance).iter().map(|word| sudoers_word(word)).collect();
+            commands.push(format!("{program} {}", words.join(" ")));
+        }
+    }
+    command::find("sudo")?;
+    let config = &app.config;
+    Ok(vec![
+        ("{{app}}", app.name().to_owned()),
+        ("{{user}}", if is_plain { account.name.clone() } else { number.clone() }),
+        ("{{group}}", account.gid.to_string()),
+        ("{{owner}}", if is_plain { account.name.clone() } else { format!("user {number}") }),
+        ("{{sudo_user}}", if is_plain { account.name.clone() } else { format!("#{number}") }),
+        ("{{alias}}", alias),
+        ("{{bin}}", unit_path(&app.bin())?),
+        ("{{home}}", unit_path(app.home())?),
+        ("{{commands}}", commands.join(", \\\n    ")),
+        ("{{start_seconds}}", (config.health.timeout + SLACK).as_secs().to_string()),
+        ("{{stop_seconds}}", (config.run.stop_timeout + SLACK).as_secs().to_string()),
+    ])
+}
+
+/// A path as a unit file takes it.
+fn unit_path(path: &Path) -> Result<String> {
+    let is_fine = |c: char| !c.is_control() && !c.is_whitespace() && !"\"'\\$;".contains(c);
+    let text = path.to_str().filter(|text| text.chars().all(is_fine));
+    let cannot = || format!("cannot write {} into a unit of systemd's: choose a path without spaces", path.display());
+    Ok(text.ok_or_else(|| usage(format!("{}, quotes, \\ $ ;", cannot())))?.replace('%', "%%"))
+}
+
+/// An argument as sudoers(5) takes it.
+fn sudoers_word(word: &str) -> String {
+    word.chars().fold(String::new(), |text, c| match c {
+        ',' | ':' | '=' | '\\' => text + "\\" + c.encode_utf8(&mut [0; 4]),
+        _ => text + c.encode_utf8(&mut [0; 4]),
+    })
+}
+
+/// Makes systemd read the units again where it knows another version of them. True when that was needed.
+pub fn take_up(app: &App) -> Result<bool> {
+    let [first, second] = &app.config.instances;
+    let units = [app.instance_unit(first), app.instance_unit(second), app.bootup_unit()];
+    let question = ["show".to_owned(), "--property=NeedDaemonReload".to_owned()];
+    let is_old = systemctl(question.into_iter().chain(units))?.contains("=yes");
+    if is_old {
+        systemctl(["daemon-reload".to_owned()])?;
+    }
+    Ok(is_old)
+}
+
+/// Stops the units, takes them and the grant away, and makes systemd forget them; returns what is gone. The grant goes
+/// last: it is what a run that was killed needs.
+pub fn take_away(app: &App) -> Result<Vec<PathBuf>> {
+    let [first, second] = &app.config.instances;
+    let units = [app.instance_unit(first), app.instance_unit(second), app.bootup_unit()];
+    if is_booted() && app.unit_file().exists() {
+        systemctl(std::iter::once("stop".to_owned()).chain(units))?;
+    }
+    let mut gone = Vec::new();
+    for path in [app.bootup_unit_link(), app.bootup_unit_file(), app.unit_file(), app.sudoers_file()] {
+        if path.symlink_metadata().is_ok() {
+            durable::remove(&path)?;
+            gone.push(path);
+        }
+    }
+    if is_booted() && !gone.is_empty() {
+        systemctl(["daemon-reload".to_owned()])?;
+    }
+    Ok(gone)
+}
+
+fn systemctl(arguments: impl IntoIterator<Item = String>) -> Result<String> {
+    let run = Run::new(&command::find("systemctl")?, arguments).output(Deadline::after(PATIENCE));
+    run.map(|output| output.stdout).context("cannot talk to systemd")
+}
