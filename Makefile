@@ -11,7 +11,13 @@ HARDSHIPS = tests:: test_bad_input test_broken_release test_crash test_hostile_a
 
 host  = $(shell rustc --print host-tuple)
 built = target/$(host)/release
+version = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 tools = $(basename $(notdir $(wildcard src/bin/*.rs)))
+
+dist    = target/dist
+package = $(dist)/cutover-$(version)-$(shell uname -m)-linux
+# What is made from one commit on one machine is the same every time.
+time    = $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
 all: ## Build the tools
 	$(CARGO) build --release --bins --locked
@@ -31,6 +37,11 @@ torture: set-up ## Kill tools at every point, fail their disk, crash the app, an
 	$(CARGO) bench --locked --bench torture -- $(TORTURE_OPTIONS)
 	PROPTEST_CASES=2000 $(CARGO) test --release --locked --lib --test tests -- --test-threads=4 $(HARDSHIPS)
 
+e2e: ## Boot real servers: install, deploy, reboot, cut the power, and tell whether all was kept (needs root)
+	@tests/set-up.sh git curl ip systemd-nspawn mmdebstrap mkfs.ext4 dpkg-deb make
+	$(CARGO) build --release --bins --examples --locked
+	$(CARGO) bench --locked --bench e2e -- $(E2E_OPTIONS)
+
 check: ## Formatting and lints, warnings as errors
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
@@ -40,16 +51,36 @@ bench: set-up ## Measure losses, latencies and memory against the alternatives
 	$(CARGO) bench --locked --bench bench -- $(BENCH_OPTIONS)
 
 install: all ## Install tools and man pages below $(DESTDIR)$(prefix), for packagers; ./install sets up an app
-	install -d $(DESTDIR)$(prefix)/lib/cutover/bin $(DESTDIR)$(prefix)/share/man/man1 $(DESTDIR)$(prefix)/share/man/man5 $(DESTDIR)$(prefix)/share/man/man7
+	install -d $(addprefix $(DESTDIR)$(prefix)/,lib/cutover/bin share/man/man1 share/man/man5 share/man/man7 share/doc/cutover)
 	install -m 755 $(addprefix $(built)/,$(tools)) $(DESTDIR)$(prefix)/lib/cutover/bin
 	install -m 755 install $(DESTDIR)$(prefix)/lib/cutover
 	install -m 644 man/cutover.7 $(DESTDIR)$(prefix)/share/man/man7
 	install -m 644 man/cutover-config.5 $(DESTDIR)$(prefix)/share/man/man5
 	for tool in $(tools); do install -m 644 man/$$tool.1 $(DESTDIR)$(prefix)/share/man/man1/cutover-$$tool.1; done
+	install -m 644 completions/cutover.bash $(DESTDIR)$(prefix)/lib/cutover
+	install -m 644 README.md LICENSE ssm/cutover.json $(DESTDIR)$(prefix)/share/doc/cutover
 
 uninstall: ## Take away what `make install` laid
-	rm -rf $(DESTDIR)$(prefix)/lib/cutover
+	rm -rf $(DESTDIR)$(prefix)/lib/cutover $(DESTDIR)$(prefix)/share/doc/cutover
 	rm -f $(DESTDIR)$(prefix)/share/man/man7/cutover.7 $(DESTDIR)$(prefix)/share/man/man5/cutover-config.5 $(patsubst %,$(DESTDIR)$(prefix)/share/man/man1/cutover-%.1,$(tools))
+
+dist: all ## Make a tar and a Debian package of built tools, for servers that cannot compile
+	rm -rf $(dist)
+	install -d $(package)/bin
+	install -m 755 $(addprefix $(built)/,$(tools)) $(package)/bin
+	cp -R install README.md LICENSE man nginx systemd completions ssm $(package)
+	tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@$(time) -C $(dist) -czf $(package).tar.gz $(notdir $(package))
+	rm -r $(package)
+	$(MAKE) install DESTDIR=$(dist)/deb prefix=/usr
+	gzip -9n $(dist)/deb/usr/share/man/man?/*
+	install -d $(dist)/deb/DEBIAN
+	printf '%s\n' 'Package: cutover' 'Version: $(version)' 'Architecture: $(shell dpkg --print-architecture)' 'Section: admin' 'Priority: optional' \
+	    'Maintainer: cutover <cutover@localhost>' 'Recommends: nginx, git, sudo' 'Description: blue-green deploys behind nginx, without losing a request' \
+	    ' Tiny programs that deploy one web app on one host. /usr/lib/cutover/install' ' sets an app up; each app has tools of its own, which this package leaves alone.' >$(dist)/deb/DEBIAN/control
+	SOURCE_DATE_EPOCH=$(time) dpkg-deb --root-owner-group -Zxz --build $(dist)/deb $(dist)
+	rm -r $(dist)/deb
+	cd $(dist) && sha256sum cutover* >SHA256SUMS
+	cd $(dist) && ls -l cutover* && cat SHA256SUMS
 
 clean: ## Remove what was built
 	$(CARGO) clean
@@ -60,4 +91,4 @@ help: ## List the targets
 set-up:
 	@tests/set-up.sh nginx git curl node npm python3 ip
 
-.PHONY: all demo test torture check bench install uninstall clean help set-up
+.PHONY: all demo test torture e2e check bench install uninstall dist clean help set-up
