@@ -21,6 +21,9 @@ package_of() {
     case $1 in
         cc) echo gcc ;;
         node) echo nodejs ;;
+        systemd-nspawn) echo systemd-container ;;
+        mkfs.ext4) echo e2fsprogs ;;
+        dpkg-deb) echo dpkg ;;
         ip) command -v dnf >/dev/null 2>&1 && echo iproute || echo iproute2 ;;
         *) echo "$1" ;;
     esac

@@ -1,0 +1,335 @@
+//! A server's life: installed by the README's lines, deployed to under load, used, restarted, upgraded, and cleaned.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use crate::machine::{Machine, Ran, await_that};
+use crate::server::{
+    NAME, PATIENCE, USER, answer, comes_to_serve, commit, config, copy_archive, fresh, load, none_lost, readme_lines,
+    serves, status, tool,
+};
+
+pub fn run() {
+    let mut machine = Machine::boot(1, &[]);
+    fresh(&machine, &config(&format!("[nginx]\nserver_name = \"{NAME}\"")));
+    let before = files(&machine, "");
+    install(&machine);
+    nothing_changes_the_second_time(&machine);
+    the_units_are_sound(&machine);
+    deploys_under_load_lose_nothing(&machine);
+    the_tools_are_the_same(&machine);
+    supervise_and_start_limits(&machine);
+    broken_releases_change_nothing(&machine);
+    crate::callers::run(&machine);
+    reboots(&mut machine);
+    removed(&machine, &before);
+}
+
+/// The archive is there, as if it had been copied; the rest is what the README says.
+fn install(machine: &Machine) {
+    copy_archive(machine);
+    let lines = readme_lines();
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    let [unpack, install, deploy] = [&lines[0], &lines[1], &lines[2]];
+
+    let before = files(machine, "");
+    let dry = machine.run_as("admin", &format!("{unpack} && {install} --dry-run"));
+    assert!(dry.stdout.contains("lay /etc/systemd/system/cafeteria@.service\n"), "{dry:?}");
+    assert!(dry.stdout.contains("lay /etc/sudoers.d/cutover-cafeteria, which lets"), "{dry:?}");
+    dry.ok();
+    same(&before, &files(machine, ""));
+
+    // Nothing of it is there when something is amiss.
+    let refused = machine.run_as("admin", &format!("{unpack} && sudo mv /usr/bin/npm /usr/bin/npm.away; {install}; code=$?; sudo mv /usr/bin/npm.away /usr/bin/npm; exit $code"));
+    assert_eq!(refused.code, 3, "{refused:?}");
+    assert!(refused.stderr.contains("install: cannot find npm, which command in [build] begins with"), "{refused:?}");
+    machine.run("mkdir -p /mnt/small && mount -t tmpfs -o size=50m none /mnt/small").ok();
+    let refused = machine.run_as("admin", &format!("{unpack} && {install} --home /mnt/small/.cafeteria"));
+    machine.run("umount /mnt/small && rmdir /mnt/small").ok();
+    assert!(
+        refused.stderr.contains("cannot install into /mnt/small/.cafeteria: 52.4 MB are free there"),
+        "{refused:?}"
+    );
+    assert_eq!(refused.code, 3);
+    machine.run("echo 'broken;' >/etc/nginx/conf.d/broken.conf").ok();
+    let refused = machine.run_as("admin", &format!("{unpack} && {install}"));
+    assert!(refused.stderr.contains("install: nginx refuses its present configuration"), "{refused:?}");
+    machine.run("rm /etc/nginx/conf.d/broken.conf").ok();
+    same(&before, &files(machine, ""));
+
+    let installed = machine.run_as("admin", &format!("{unpack} && {install}"));
+    assert!(installed.stderr.contains("install: cafeteria is laid out; next: "), "{installed:?}");
+    installed.ok();
+    let deployed = machine.run_as("admin", deploy);
+    assert!(deployed.stderr.contains("deploy: A is enabled"), "{deployed:?}");
+    deployed.ok();
+    serves(machine, "v1");
+}
+
+/// Every file with its size, owner, mode and time. What runs by itself is left out, and what `but` names.
+fn files(machine: &Machine, but: &str) -> BTreeSet<String> {
+    let roots = "/etc /home /opt /root /srv /usr /var";
+    let own = "-path /var/log -o -path /var/lib/systemd -o -path /var/cache -o -path /home/admin -o -path /var/tmp -o -path /var/lib/nginx -o -path '*/run/deploy.lock' -o -path '*/.profile'";
+    let own = if but.is_empty() { own.to_owned() } else { format!("{own} {but}") };
+    let listed = machine.run(&format!("find {roots} \\( {own} \\) -prune -o ! -type d -printf '%p %s %u %m %T@\\n' -o -type d -printf '%p %u %m\\n' | sort")).ok();
+    listed.lines().map(str::to_owned).collect()
+}
+
+#[track_caller]
+fn same(before: &BTreeSet<String>, now: &BTreeSet<String>) {
+    let (gone, new): (Vec<_>, Vec<_>) = (before.difference(now).collect(), now.difference(before).collect());
+    assert!(gone.is_empty() && new.is_empty(), "gone: {gone:#?}, new: {new:#?}");
+}
+
+fn nothing_changes_the_second_time(machine: &Machine) {
+    let workers = "pgrep -u www-data nginx";
+    let (before, nginx) = (files(machine, ""), machine.run(workers).ok());
+    let again =
+        machine.run_as("admin", "cd cutover-*-linux && sudo ./install --config ~/cafeteria.toml --user potados");
+    assert_eq!(again.stderr, "install: nothing to do: cafeteria is laid out in /home/potados/.cafeteria\n");
+    again.ok();
+    same(&before, &files(machine, ""));
+    assert_eq!(machine.run(workers).ok(), nginx, "nginx was reloaded");
+}
+
+fn the_units_are_sound(machine: &Machine) {
+    machine.run("visudo -c -q").ok();
+    let verified = machine.run("systemd-analyze verify --man=no cafeteria@A.service cafeteria-bootup.service");
+    assert_eq!((verified.code, verified.stderr.as_str()), (0, ""));
+    let rated = machine.run("systemd-analyze security --no-pager cafeteria@A.service").ok();
+    let rating = rated.lines().last().unwrap();
+    println!("    {rating}");
+    let score = rating
+        .split("SERVICE:")
+        .nth(1)
+        .or(rating.split(".service:").nth(1))
+        .unwrap()
+        .split_whitespace()
+        .next()
+        .unwrap();
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    assert!(readme.contains(&format!("rates its exposure {score}")), "the README says otherwise than {rating}");
+    let shown =
+        machine.run("systemctl show cafeteria@A.service -p ActiveState -p Type -p User -p KillMode -p NRestarts").ok();
+    assert_eq!(
+        shown,
+        "Type=notify\nNRestarts=0\nUser=potados\nKillMode=mixed\nActiveState=active\n".to_owned(),
+        "{shown}"
+    );
+    assert_eq!(machine.run("systemctl is-enabled cafeteria-bootup.service").ok(), "enabled\n");
+    // What sudo lets the user do ends here.
+    for words in [
+        "systemctl stop nginx.service",
+        "systemctl restart cafeteria@A.service",
+        "systemctl start cafeteria@A.service nginx.service",
+        "journalctl",
+        "id",
+    ] {
+        let asked = machine.run_as(USER, &format!("sudo -n {words}"));
+        assert_eq!(asked.code, 1, "{words}: {asked:?}");
+    }
+}
+
+fn deploys_under_load_lose_nothing(machine: &Machine) {
+    let load = load(machine);
+    for version in ["v2", "v3"] {
+        commit(machine, version, "");
+        tool(machine, "deploy").ok();
+        serves(machine, version);
+    }
+    tool(machine, "rollback").ok();
+    serves(machine, "v2");
+    tool(machine, "deploy").ok();
+    let report = none_lost(load);
+    println!("    two deploys, a rollback and a deploy under load from outside: {report}");
+}
+
+fn the_tools_are_the_same(machine: &Machine) {
+    let enabled = tool(machine, "enabled-instance").ok().trim().to_owned();
+    let standby = tool(machine, "disabled-instance").ok().trim().to_owned();
+    let unit = format!("cafeteria@{enabled}.service");
+    // The pid is one of the unit's, and the unit is no caller's.
+    let pid = tool(machine, "pid").ok().trim().to_owned();
+    let cgroup = machine.run(&format!("cat /proc/{pid}/cgroup")).ok();
+    assert!(cgroup.contains(&unit), "{cgroup}");
+    let seen = status(machine);
+    assert!(seen["instances"].as_array().unwrap().iter().all(|one| one["health"] == "healthy"), "{seen:#}");
+
+    // The standby ends and starts again.
+    tool(machine, &format!("stop-instance {standby}")).ok();
+    assert_eq!(tool(machine, &format!("pid {standby}")).code, 1);
+    assert_eq!(machine.run(&format!("systemctl is-active cafeteria@{standby}.service")).stdout, "inactive\n");
+    tool(machine, &format!("start-instance {standby}")).ok();
+    assert_eq!(machine.run(&format!("systemctl is-active cafeteria@{standby}.service")).stdout, "active\n");
+    // systemd's own way: started means healthy.
+    machine.run(&format!("systemctl restart cafeteria@{standby}.service")).ok();
+    tool(machine, &format!("pid {standby}")).ok();
+
+    // What the app prints is in the journal, and logs shows it.
+    let said = tool(machine, &format!("logs {enabled} -n 3")).ok();
+    let journal = machine.run(&format!("journalctl --quiet --output=cat --lines=20 _SYSTEMD_UNIT={unit}")).ok();
+    assert_eq!(said.lines().count(), 3);
+    assert!(said.lines().all(|line| journal.lines().any(|written| written == line)), "{said} {journal}");
+    let both = tool(machine, "logs").ok();
+    assert!(both.contains(&format!("{enabled} | supervise: started ")), "{both}");
+    let mut follow = machine.command_as(USER, &format!("timeout 20 .cafeteria/bin/logs -f -n 2 {standby} | head -n 4"));
+    let follow = follow.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    tool(machine, &format!("stop-instance {standby}")).ok();
+    tool(machine, &format!("start-instance {standby}")).ok();
+    let followed = Ran::of(&follow.wait_with_output().unwrap()).ok();
+    assert_eq!(followed.lines().count(), 4, "{followed}");
+    assert_eq!(followed.lines().nth(2), Some("supervise: stopped"), "{followed}");
+    await_that("journalctl ends with its reader", PATIENCE, || machine.run("pgrep journalctl").code == 1);
+}
+
+/// What supervise takes under systemd, for the record.
+fn tell_memory(machine: &Machine, unit: &str) {
+    let main = machine.run(&format!("systemctl show --property=MainPID --value {unit}")).ok();
+    let status = machine.run(&format!("grep -E '^(VmRSS|RssAnon)' /proc/{}/status", main.trim())).ok();
+    println!("    supervise: {}", status.split_whitespace().collect::<Vec<_>>().join(" "));
+}
+
+fn restarts(machine: &Machine, instance: &str) -> u64 {
+    let seen = status(machine);
+    let found = seen["instances"].as_array().unwrap().iter().find(|one| one["name"] == instance).cloned();
+    found.unwrap()["restarts"].as_u64().unwrap_or(0)
+}
+
+fn supervise_and_start_limits(machine: &Machine) {
+    let enabled = tool(machine, "enabled-instance").ok().trim().to_owned();
+    let unit = format!("cafeteria@{enabled}.service");
+    // The app dies: supervise starts it again, and tells.
+    machine.run("kill -9 $(runuser -l potados -c '.cafeteria/bin/pid')").ok();
+    await_that("supervise has restarted the app", PATIENCE, || restarts(machine, &enabled) == 1);
+    await_that("it is healthy", PATIENCE, || tool(machine, "pid").code == 0);
+    tell_memory(machine, &unit);
+    // supervise dies, and all of the app with it: systemd starts it again, however often.
+    let main = format!("systemctl show --property=MainPID --value {unit}");
+    for _ in 0..7 {
+        let before = machine.run(&main).ok();
+        machine.run(&format!("kill -9 {}", before.trim())).ok();
+        await_that("systemd starts supervise again", PATIENCE, || {
+            let now = machine.run(&main).ok();
+            now != before && now.trim() != "0"
+        });
+    }
+    await_that("it is healthy", PATIENCE, || tool(machine, "status").stdout.matches("  healthy").count() == 2);
+    // An admin sets a limit, and it is hit: start-instance starts it all the same.
+    let dropin = format!("/etc/systemd/system/{unit}.d");
+    machine.run(&format!("mkdir {dropin} && printf '[Unit]\\nStartLimitIntervalSec=600\\nStartLimitBurst=2\\n' >{dropin}/limit.conf && systemctl daemon-reload")).ok();
+    let mut killed = 0;
+    await_that("the start limit is hit", PATIENCE, || {
+        let pid = machine.run(&main).ok();
+        if pid.trim() != "0" {
+            machine.run(&format!("kill -9 {}", pid.trim()));
+            killed += 1;
+        }
+        machine.run(&format!("systemctl is-failed {unit}")).code == 0
+    });
+    assert_ne!(machine.run(&format!("systemctl start {unit}")).code, 0, "the limit does not hold");
+    // The standby answers meanwhile.
+    serves(machine, "v2");
+    tool(machine, "start-instance").ok();
+    serves(machine, "v3");
+    machine.run(&format!("rm -r {dropin} && systemctl daemon-reload")).ok();
+    tool(machine, "pid").ok();
+}
+
+fn broken_releases_change_nothing(machine: &Machine) {
+    commit(machine, "v4", "exit");
+    let failed = tool(machine, "deploy");
+    assert_eq!(failed.code, 3, "{failed:?}");
+    assert!(failed.stderr.contains("cannot open database: connection refused"), "{failed:?}");
+    serves(machine, "v3");
+    let seen = status(machine);
+    assert!(seen["instances"].as_array().unwrap().iter().all(|one| one["health"] == "healthy"), "{seen:#}");
+    // One that never answers: timed out, and systemd does not go on with it.
+    commit(machine, "v4b", "hang");
+    let failed = tool(machine, "deploy");
+    assert_eq!(failed.code, 124, "{failed:?}");
+    assert!(failed.stderr.contains("not healthy within 15."), "{failed:?}");
+    let seen = status(machine);
+    assert!(seen["instances"].as_array().unwrap().iter().all(|one| one["health"] == "healthy"), "{seen:#}");
+    serves(machine, "v3");
+    commit(machine, "v5", "");
+}
+
+fn reboots(machine: &mut Machine) {
+    machine.reboot();
+    comes_to_serve(machine, "v5");
+    await_that("both instances are up", PATIENCE, || tool(machine, "status").stdout.matches("  healthy").count() == 2);
+    let bootup = machine.run("systemctl show --property=ActiveState --property=SubState cafeteria-bootup.service").ok();
+    assert_eq!(bootup, "ActiveState=active\nSubState=exited\n");
+
+    // What was enabled does not start any more: the standby takes its place, and it is said aloud.
+    let (enabled, standby) = (tool(machine, "enabled-instance").ok(), tool(machine, "disabled-instance").ok());
+    let (enabled, standby) = (enabled.trim(), standby.trim());
+    machine.run(&format!("echo exit >/home/{USER}/.cafeteria/instances/{enabled}/BEHAVIOUR")).ok();
+    machine.reboot();
+    await_that("the standby serves", PATIENCE, || answer(machine, 80).is_some());
+    await_that("bootup is done", PATIENCE, || machine.run("systemctl is-active cafeteria-bootup.service").code == 0);
+    assert_eq!(tool(machine, "enabled-instance").ok().trim(), standby);
+    let said = machine.run("journalctl --quiet --boot --output=cat --unit=cafeteria-bootup.service").ok();
+    assert!(said.contains(&format!("falling back to the standby {standby}")), "{said}");
+    assert!(said.contains("cannot open database: connection refused"), "{said}");
+    machine.run(&format!("echo >/home/{USER}/.cafeteria/instances/{enabled}/BEHAVIOUR")).ok();
+
+    // Neither starts at first: bootup goes on trying.
+    for instance in [enabled, standby] {
+        machine.run(&format!("echo exit >/home/{USER}/.cafeteria/instances/{instance}/BEHAVIOUR")).ok();
+    }
+    machine.reboot();
+    await_that("bootup has failed once", PATIENCE, || {
+        machine.run("systemctl show --property=NRestarts --value cafeteria-bootup.service").stdout != "0\n"
+            || machine
+                .run("journalctl --quiet --boot --output=cat --unit=cafeteria-bootup.service")
+                .stdout
+                .contains("bootup: cannot start")
+    });
+    for instance in [enabled, standby] {
+        machine.run(&format!("echo >/home/{USER}/.cafeteria/instances/{instance}/BEHAVIOUR")).ok();
+    }
+    await_that("the app serves in the end", 2 * PATIENCE, || answer(machine, 80).is_some());
+    await_that("bootup is done", PATIENCE, || machine.run("systemctl is-active cafeteria-bootup.service").code == 0);
+}
+
+fn removed(machine: &Machine, before: &BTreeSet<String>) {
+    let upgraded = machine.run_as("admin", "cd cutover-*-linux && sudo ./install --home /home/potados/.cafeteria");
+    assert!(upgraded.stderr.contains("nothing to do"), "{upgraded:?}");
+    let refused =
+        machine.run_as("admin", "cd cutover-*-linux && sudo ./install --home /home/potados/.cafeteria --remove");
+    assert_eq!(refused.code, 3, "{refused:?}");
+    machine
+        .run_as("admin", "cd cutover-*-linux && sudo ./install --home /home/potados/.cafeteria --remove --force")
+        .ok();
+    machine.run(&format!("cmp /etc/skel/.profile /home/{USER}/.profile")).ok();
+    // The default site has its port again.
+    assert!(answer(machine, 80).unwrap().contains("Welcome to nginx"));
+    assert_eq!(machine.run(&format!("pgrep -u {USER}")).code, 1, "processes are left");
+    assert_eq!(machine.run("systemctl list-units --all --plain --no-legend 'cafeteria*'").ok(), "");
+    // What is left is the user's.
+    let left = files(
+        machine,
+        "-o -path /home/potados/.cafeteria -o -path /home/potados/cafeteria-server -o -path /home/potados/.npm",
+    );
+    let kept = before.iter().filter(|line| !line.contains("/home/potados/cafeteria-server")).cloned().collect();
+    same(&kept, &left);
+    let home = machine.run(&format!("ls /home/{USER}/.cafeteria")).ok();
+    assert_eq!(
+        home.split_whitespace().collect::<Vec<_>>(),
+        ["config.toml", "env", "hooks", "instances", "logs", "releases", "repo.git"]
+    );
+    // And with --purge not even that: laid out once more, and taken away whole.
+    machine
+        .run_as("admin", "cd cutover-*-linux && sudo ./install --config ~/cafeteria.toml --user potados --deploy")
+        .ok();
+    serves(machine, "v5");
+    machine
+        .run_as(
+            "admin",
+            "cd cutover-*-linux && sudo ./install --home /home/potados/.cafeteria --remove --purge --force",
+        )
+        .ok();
+    assert_eq!(machine.run(&format!("ls /home/{USER}/.cafeteria")).code, 2);
+    machine.run("test ! -e /var/lib/cutover/cafeteria").ok();
+}
