@@ -200,3 +200,22 @@ fn a_configuration_that_nginx_refuses_leaves_the_old_one() {
     server.run(&format!("{BIN}/deploy")).ok();
     assert_eq!(server.served(), "v1\n");
 }
+
+#[test]
+fn links_that_the_user_has_put_in_the_way_lead_root_nowhere() {
+    let Some(server) = Server::boot() else { return };
+    // A directory of root's that looks like a home.
+    server.run("mkdir -p /var/lib/cutover/trap/bin && cp $CONFIG /var/lib/cutover/trap/config.toml").ok();
+    server.run("cp $TOOLS/pid /var/lib/cutover/trap/bin/ && ln -s /var/lib/cutover/trap /home/potados/.cafeteria").ok();
+    let contents = "cd /var/lib/cutover && find trap -printf '%p %u %m %s\\n' | sort";
+    let before = server.run(contents).ok();
+    server.install("").fails(3, &["cannot make /home/potados/.cafeteria: Operation not permitted"]);
+    assert_eq!(server.run(contents).ok(), before);
+
+    server.run("rm /home/potados/.cafeteria").ok();
+    server.install("").ok();
+    server.run("mv /home/potados/.cafeteria /home/potados/away").ok();
+    server.run("ln -s /var/lib/cutover/trap /home/potados/.cafeteria").ok();
+    server.install("--remove --force").fails(3, &["cannot remove /home/potados/.cafeteria/bin/pid: Permission denied"]);
+    assert_eq!(server.run(contents).ok(), before);
+}

@@ -40,9 +40,11 @@ pub fn remove(Plan { app, profile: profile_file, .. }: &Plan, purge: bool) -> Re
         gone.push(app.home().to_owned());
     }
     for path in gone {
+        // What lies directly below a directory of root's can only be removed by root. Anything else lies below the owner's,
+        // who may have put links in the way: root must not follow them.
+        let is_granted = path == app.home() || is_system(app) && path == app.state();
         let removed = app.owner.lend(|| remove_path(&path)).or_else(|refused| {
-            // A directory directly below one of root's can only be removed by root.
-            if Uid::effective().is_root() { remove_path(&path) } else { Err(refused) }
+            if is_granted && Uid::effective().is_root() { remove_path(&path) } else { Err(refused) }
         })?;
         if removed {
             said.push(format!("removed {}", path.display()));

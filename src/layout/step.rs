@@ -1,8 +1,8 @@
 //! One step of a layout: what it lays, whether that is done already, and doing it.
 
 use std::fmt;
-use std::fs::{self, DirBuilder, Permissions};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -135,13 +135,10 @@ impl Step {
         match &self.what {
             What::Directory { mode } => owner.lend(|| make_directory(path, *mode)),
             What::GrantedDirectory { mode } => owner.lend(|| make_directory(path, *mode)).or_else(|refused| {
-                if !Uid::effective().is_root() {
+                if !Uid::effective().is_root() || path.is_symlink() {
                     return Err(refused);
                 }
-                make_directory(path, *mode)?;
-                let (uid, gid) = (owner.uid.as_raw(), owner.gid.as_raw());
-                lchown(path, Some(uid), Some(gid))
-                    .with_context(|| format!("cannot give {} to {}", path.display(), owner.name))
+                grant_directory(path, *mode, owner)
             }),
             What::File { content, mode } => owner.lend(|| durable::write(path, content, *mode)),
             What::Secret => owner.lend(|| durable::write(path, b"", 0o600)),
@@ -202,6 +199,19 @@ fn make_directory(path: &Path, mode: u32) -> Result<()> {
         durable::sync_directory_of(path)
     };
     make().with_context(|| format!("cannot make {}", path.display()))
+}
+
+/// The same by root, for the owner. A link in its place, which the owner may have put there, is not followed.
+fn grant_directory(path: &Path, mode: u32, owner: &Account) -> Result<()> {
+    let grant = || {
+        DirBuilder::new().recursive(true).mode(0o755).create(path)?;
+        let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+        let directory = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        directory.set_permissions(Permissions::from_mode(mode))?;
+        fchown(&directory, Some(owner.uid.as_raw()), Some(owner.gid.as_raw()))?;
+        durable::sync_directory_of(path)
+    };
+    grant().with_context(|| format!("cannot make {} for {}", path.display(), owner.name))
 }
 
 fn is_same(one: &Path, other: &Path) -> bool {
