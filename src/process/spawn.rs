@@ -92,16 +92,19 @@ fn seal_descriptors() {
     }
 }
 
-/// Gives back the pages of this program's code that were needed to get started; those still needed come back from the
-/// page cache. For a program that stays: most of what it is made of reads arguments and configuration.
+/// Gives back the pages of this program's code and constants that were needed to get started; those still needed come back
+/// from the page cache. For a program that stays: most of what it is made of reads arguments and configuration.
 pub fn release_startup_code() {
     let Ok(maps) = procfs::process::Process::myself().and_then(|own| own.maps()) else { return };
     let program = std::env::current_exe().unwrap_or_default();
-    let is_code = |map: &MemoryMap| {
-        matches!(&map.pathname, MMapPath::Path(path) if *path == program)
-            && map.perms == MMPermissions::READ | MMPermissions::EXECUTE | MMPermissions::PRIVATE
+    let constant = MMPermissions::READ | MMPermissions::PRIVATE;
+    let is_as_in_the_file = |map: &MemoryMap| {
+        // The file's beginning holds its constants. Another part that is only read was written before, by relocation.
+        let is_constant = map.perms == constant && map.offset == 0;
+        let is_code = map.perms == constant | MMPermissions::EXECUTE;
+        matches!(&map.pathname, MMapPath::Path(path) if *path == program) && (is_constant || is_code)
     };
-    for map in maps.into_iter().filter(is_code) {
+    for map in maps.into_iter().filter(is_as_in_the_file) {
         let length = (map.address.1 - map.address.0) as usize;
         // SAFETY: the range is a private, never written mapping of this program's own file: a page dropped from it is
         // read again from the file, unchanged, when it is needed.
