@@ -1,6 +1,7 @@
 # Completion of cutover's tools for bash; for zsh after: autoload -U +X bashcompinit && bashcompinit
 #
 # Options come from the tool's own --help, instances and releases from the home that the tool finds.
+# shellcheck disable=SC2016,SC2034
 
 _cutover() {
     local tool=$1 current=$2 previous=$3 words='' home
@@ -28,7 +29,8 @@ _cutover() {
             fi
             ;;
     esac
-    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
+    # compgen expands what it is given: it is given the variable's name, for a branch may be called $(anything).
+    mapfile -t COMPREPLY < <(compgen -W '$words' -- "$current")
 }
 
 # Not install: that is the name of another program as well.

@@ -29,6 +29,9 @@ const SYSTEM_UNITS: &str = "/etc/systemd/system";
 /// Where packages and administrators put parts of sudo's configuration.
 const SYSTEM_SUDOERS: &str = "/etc/sudoers.d";
 
+/// What each file of root's says by which it is known as laid by `install`.
+pub const LAID: &str = "Laid by cutover's install";
+
 /// The option that every tool takes.
 #[derive(Args, Clone, Debug)]
 pub struct Home {
@@ -81,8 +84,13 @@ impl App {
 
     /// What runs the instances: as the configuration says, else systemd where `install` has laid its unit.
     pub fn runner(&self) -> Runner {
-        let has_unit = || !self.config.nginx.own && self.unit_file().exists();
-        self.config.runner.unwrap_or_else(|| if has_unit() { Runner::Systemd } else { Runner::Direct })
+        self.config.runner.unwrap_or_else(|| if self.has_unit() { Runner::Systemd } else { Runner::Direct })
+    }
+
+    /// Whether systemd has a unit for this app's instances; one of another app's, or of somebody's own, is none.
+    pub fn has_unit(&self) -> bool {
+        let home = format!(" --home {} ", self.home.display()).replace('%', "%%");
+        fs::read_to_string(self.unit_file()).is_ok_and(|unit| unit.contains(LAID) && unit.contains(&home))
     }
 
     /// The app's name.
@@ -195,9 +203,9 @@ impl App {
         Path::new(SYSTEM_UNITS).join("multi-user.target.wants").join(self.bootup_unit())
     }
 
-    /// What the app's user may do through sudo.
+    /// What the app's user may do through sudo; read last, for the last rule that fits is the one that counts.
     pub fn sudoers_file(&self) -> PathBuf {
-        Path::new(SYSTEM_SUDOERS).join(format!("cutover-{}", self.name()))
+        Path::new(SYSTEM_SUDOERS).join(format!("zz-cutover-{}", self.name()))
     }
 
     /// The prefix of an nginx of the app's own.
@@ -207,11 +215,8 @@ impl App {
 
     /// What nginx looks at: in the home for an nginx of the user's own, else where its workers may look.
     pub fn state(&self) -> PathBuf {
-        let inside = self.home.join("state");
-        if self.config.nginx.own || inside.is_dir() {
-            return inside;
-        }
-        Path::new(SYSTEM_STATE).join(self.name())
+        let (inside, system) = (self.home.join("state"), Path::new(SYSTEM_STATE).join(self.name()));
+        if self.config.nginx.own || inside.is_dir() && !system.is_dir() { inside } else { system }
     }
 
     /// The link that names the enabled instance.

@@ -108,6 +108,12 @@ impl Layout {
                 )));
             }
         }
+        if is_system(&app) && !app.owner.uid.is_root() && !step::is_roots(&config.nginx.conf_dir) {
+            let (place, owner) = (config.nginx.conf_dir.display(), &app.owner.name);
+            return Err(usage(format!(
+                "cannot lay nginx's files in {place} for {owner}: others than root can change it"
+            )));
+        }
         let system = match config.runner {
             None if is_system(&app) && system::is_booted() => Some(system::steps(&app)?),
             Some(Runner::Systemd) if Uid::effective().is_root() => Some(system::steps(&app)?),

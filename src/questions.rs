@@ -14,7 +14,7 @@ type Ask<'a> = &'a mut dyn FnMut(&str, Option<&str>) -> Result<Option<String>>;
 
 /// The configuration's text: that of `file`, or of the one that `home` has already, completed by answers.
 pub fn configuration(file: Option<&Path>, home: Option<&Path>) -> Result<String> {
-    let present = home.map(|home| home.join("config.toml")).filter(|present| present.exists());
+    let present = home.map(|home| home.join("config.toml")).filter(|present| present.is_file());
     let text = file.or(present.as_deref()).map(|file| {
         fs::read_to_string(file).map_err(|error| usage(format!("cannot read {}: {error}", file.display())))
     });

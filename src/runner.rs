@@ -41,6 +41,10 @@ pub const CHECK: Duration = Duration::from_secs(5);
 const SHORTEST_CHECK: Duration = Duration::from_secs(1);
 /// How often a stop looks whether it is done.
 const POLL: Duration = Duration::from_millis(10);
+/// How long systemd may take to learn that an instance is ready which is.
+const TOLD: Duration = Duration::from_secs(2);
+/// How long the journal may take to have what was written to it.
+const JOURNALLED: Duration = Duration::from_secs(1);
 /// How long a process that is ending may keep its sockets.
 const ENDING: Duration = Duration::from_secs(2);
 /// What supervise may take beyond the app's own stop_timeout before it is killed itself.
@@ -63,20 +67,25 @@ pub fn listener(app: &App, instance: &Instance) -> Result<Owner> {
 pub fn start(app: &App, instance: &Instance, deadline: Deadline) -> Result<Duration> {
     let began = Instant::now();
     let cannot = || format!("cannot start {instance}");
-    let running = supervisor(app, instance)?;
-    let mut child = match running {
-        Some(_) => None,
-        None => Some(spawn(app, instance).with_context(cannot)?),
-    };
     let patience = deadline.within(app.config.health.timeout);
-    // One that runs already may have died a moment ago, without its supervise having said so yet: that is forgiven.
-    let forgiven = running.map_or(0, |(_, note)| note.restarts + 1);
-    let healthy = await_healthy(app, instance, child.as_mut(), forgiven, patience);
-    if healthy.is_err() && child.is_some() {
-        end(app, instance)?;
+    if let Some((_, note)) = supervisor(app, instance)? {
+        // It may have died a moment ago, without its supervise having said so yet: that is forgiven.
+        let healthy = await_healthy(app, instance, None, note.restarts + 1, patience);
+        if healthy.is_ok() || supervisor(app, instance)?.is_some() {
+            return healthy.map(|()| began.elapsed()).with_context(cannot);
+        }
+        // Its supervise was just ending.
     }
-    healthy.with_context(cannot)?;
-    Ok(began.elapsed())
+    let mut child = spawn(app, instance).with_context(cannot)?;
+    let healthy = await_healthy(app, instance, Some(&mut child), 0, patience);
+    if healthy.is_err() {
+        end(app, instance)?;
+    } else if app.runner() == Runner::Systemd {
+        // systemd learns it at the same time as we; what is asked of it next finds the unit active.
+        let patience = Deadline::after(TOLD);
+        while child.try_wait().is_ok_and(|ended| ended.is_none()) && patience.sleep(POLL) {}
+    }
+    healthy.map(|()| began.elapsed()).with_context(cannot)
 }
 
 /// Has supervise started for an instance whose port must be free. The child tells by its end that this failed.
@@ -84,7 +93,8 @@ fn spawn(app: &App, instance: &Instance) -> Result<Child> {
     let release = source::release_of(app, instance)?;
     let release = release.ok_or_else(|| anyhow!("it has no release yet; update-instance {instance} makes one"))?;
     app.environment(&release, Some(instance))?;
-    end_leftovers(app, instance);
+    // What is left of it; and systemd may be about to start it again.
+    end(app, instance)?;
     let holder = holder_of_port(instance)?;
     if holder != Owner::Nobody {
         bail!("port {} is held by {}", instance.port(), holder.in_words());
@@ -126,7 +136,7 @@ fn await_healthy(
         let supervisor = supervisor(app, instance)?;
         match &supervisor {
             Some((_, note)) if note.restarts > forgiven => {
-                bail!("it died: {}", note.last_exit_and(&last_lines(app, instance)))
+                bail!("it died: {}", last_words(app, instance, note))
             }
             Some(_) => holds_lock = true,
             None => match ended {
@@ -170,6 +180,23 @@ fn is_listener_within(app: &App, instance: &Instance, supervise: Pid) -> Result<
     }
 }
 
+/// How an instance's app ended last, and the last lines that it had printed since it was started.
+fn last_words(app: &App, instance: &Instance, note: &Note) -> String {
+    let exit = note.last_exit.as_deref().unwrap_or("it was restarted");
+    // The journal may have it a moment later than the note.
+    let patience = Deadline::after(JOURNALLED);
+    let ended = format!("{}{exit}", output::PREFIX);
+    while app.runner() == Runner::Systemd && patience.sleep(POLL) {
+        let lines = Tail::last_lines(app, instance, SEARCHED_LINES).unwrap_or_default();
+        let started = lines.iter().rposition(|line| line.starts_with(supervise::STARTED)).unwrap_or(0);
+        if lines[started..].contains(&ended) {
+            break;
+        }
+    }
+    let lines = last_lines(app, instance);
+    if lines.is_empty() { exit.to_owned() } else { format!("{exit}: {lines}") }
+}
+
 /// The last lines of what an instance's app has printed since it was started last, or of what supervise said when it
 /// could not start it at all.
 fn last_lines(app: &App, instance: &Instance) -> String {
@@ -195,13 +222,14 @@ pub fn stop(app: &App, instance: &Instance, deadline: Deadline) -> Result<bool> 
         }
         return Ok(false);
     }
-    drain(instance, deadline.within(app.config.deploy.drain_timeout))?;
+    drain(app, instance, deadline)?;
     end(app, instance)?;
     Ok(true)
 }
 
-/// Waits until no connection to an instance is left, or the deadline has passed.
-fn drain(instance: &Instance, deadline: Deadline) -> Result<()> {
+/// Waits until no connection to an instance is left, or drain_timeout or the deadline has passed.
+pub fn drain(app: &App, instance: &Instance, deadline: Deadline) -> Result<()> {
+    let deadline = deadline.within(app.config.deploy.drain_timeout);
     while process::connections(instance.port().number())? > 0 && deadline.sleep(POLL) {}
     Ok(())
 }
@@ -209,10 +237,8 @@ fn drain(instance: &Instance, deadline: Deadline) -> Result<()> {
 /// Ends an instance without waiting for its requests.
 fn end(app: &App, instance: &Instance) -> Result<()> {
     let cannot = || format!("cannot stop {instance}");
-    if app.runner() == Runner::Systemd {
-        systemd::stop(app, instance).with_context(cannot)?;
-    }
-    // One that was not started by systemd, before the configuration said so, is ended all the same.
+    // Whatever the configuration says now: each may have been started when it said something else.
+    systemd::stop(app, instance).with_context(cannot)?;
     if let Some((supervise, _)) = supervisor(app, instance)? {
         direct::stop(app, supervise).with_context(cannot)?;
     }
@@ -257,7 +283,7 @@ impl Before {
     fn undo(&self, app: &App, instance: &Instance) -> Result<()> {
         let has_its_release = source::release_of(app, instance)? == self.release;
         if !has_its_release || !self.ran {
-            drain(instance, Deadline::after(app.config.deploy.drain_timeout))?;
+            drain(app, instance, Deadline::after(app.config.deploy.drain_timeout))?;
             end(app, instance)?;
         }
         if !has_its_release {

@@ -219,3 +219,24 @@ fn links_that_the_user_has_put_in_the_way_lead_root_nowhere() {
     server.install("--remove --force").fails(3, &["cannot remove /home/potados/.cafeteria/bin/pid: Permission denied"]);
     assert_eq!(server.run(contents).ok(), before);
 }
+
+#[test]
+fn a_place_for_nginx_files_that_the_user_can_change_is_refused() {
+    let Some(server) = Server::boot() else { return };
+    server.install("").ok();
+    server.run("runuser -u potados -- mkdir /home/potados/conf.d").ok();
+    for place in ["/home/potados/conf.d", "/tmp/../home/potados/conf.d", "/home/potados/nowhere/conf.d"] {
+        let change = format!("printf '[nginx]\\nconf_dir = \"{place}\"\\n' >>/home/potados/.cafeteria/config.toml");
+        server.run(&format!("cp {BIN}/../config.toml /home/kept && {change}")).ok();
+        let refused = server.run("$TOOLS/install --home /home/potados/.cafeteria");
+        refused.fails(2, &["cannot lay nginx's files in ", " for potados: others than root can change it"]);
+        server.run(&format!("cat /home/kept >{BIN}/../config.toml && ls -A /home/potados/conf.d")).is(0, "", "");
+    }
+    // A state of the user's own making does not open another app's door.
+    server.run("runuser -u potados -- mkdir /home/potados/.cafeteria/state").ok();
+    server
+        .run("mkdir -p /var/lib/cutover/other && sed -i 's/cafeteria/other/' /home/potados/.cafeteria/config.toml")
+        .ok();
+    let refused = server.run("$TOOLS/install --home /home/potados/.cafeteria");
+    refused.fails(2, &["cannot install for potados: other is installed for root already"]);
+}

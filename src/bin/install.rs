@@ -71,8 +71,10 @@ fn run(arguments: Arguments) -> Result<Exit> {
         outcome::say(TOOL, format_args!("{} is laid out; next: {home}/bin/deploy", app.name()));
     }
     if arguments.deploy {
-        // As whoever calls it would: its words and its exit code are deploy's.
-        return Err(Command::new(app.bin().join("deploy")).exec()).context("cannot run deploy");
+        // By the app's user, who may have put another program there. Its words and its exit code are deploy's.
+        app.owner.assume()?;
+        let mut deploy = Command::new(app.bin().join("deploy"));
+        return Err(deploy.arg("--home").arg(app.home()).exec()).context("cannot run deploy");
     }
     Ok(Exit::Done)
 }

@@ -23,9 +23,9 @@ fn read(profile: &Path) -> Result<String> {
     }
 }
 
-/// Whether the line is there.
+/// Whether the line is there. What is no file, a device or a pipe, is not read.
 pub fn has(profile: &Path, bin: &Path) -> bool {
-    read(profile).is_ok_and(|text| text.lines().any(|present| present == line(bin)))
+    profile.is_file() && read(profile).is_ok_and(|text| text.lines().any(|present| present == line(bin)))
 }
 
 /// Adds the line.

@@ -23,21 +23,37 @@ pub fn remove(Plan { app, profile: profile_file, .. }: &Plan, purge: bool) -> Re
     let take = || nginx.take_away(app, &files);
     let taken = if is_system(app) { take()? } else { app.owner.lend(take)? };
     let mut said: Vec<String> = taken.iter().map(|path| format!("removed {}", path.display())).collect();
+    let patience = Deadline::after(app.config.deploy.timeout);
     for instance in &app.config.instances {
-        if app.owner.lend(|| runner::stop(app, instance, Deadline::after(app.config.deploy.timeout)))? {
+        if runner::supervisor(app, instance)?.is_some() {
+            runner::drain(app, instance, patience)?;
             said.push(format!("stopped {instance}"));
         }
     }
     if Uid::effective().is_root() {
+        // By root, with the units: the grant by which the owner could may be gone.
         said.extend(systems(app)?);
+    }
+    for instance in &app.config.instances {
+        app.owner.lend(|| runner::stop(app, instance, patience))?;
+    }
+    // Before anything that a second run needs in order to know what to do.
+    if let Some(file) = profile_file
+        && app.owner.lend(|| profile::take_out(file, &app.bin()))?
+    {
+        said.push(format!("took {} out of {}", app.bin().display(), file.display()));
     }
     let mut gone: Vec<PathBuf> = vec![app.state(), app.run()];
     if app.config.nginx.own {
         gone.push(app.own_nginx());
     }
     gone.extend(TOOLS.map(|tool| app.bin().join(tool)));
-    if purge {
-        gone.push(app.home().to_owned());
+    if purge && app.home().is_dir() {
+        // The configuration last: without it a second run would not know what is left.
+        let listed = fs::read_dir(app.home()).with_context(|| format!("cannot list {}", app.home().display()))?;
+        let others = listed.flatten().map(|entry| entry.path()).filter(|path| *path != app.config_file());
+        gone.extend(others);
+        gone.extend([app.config_file(), app.home().to_owned()]);
     }
     for path in gone {
         // What lies directly below a directory of root's can only be removed by root. Anything else lies below the owner's,
@@ -58,11 +74,6 @@ pub fn remove(Plan { app, profile: profile_file, .. }: &Plan, purge: bool) -> Re
     }
     // Only if it is empty: tools of the user's own may lie there.
     let _ = app.owner.lend(|| Ok(fs::remove_dir(app.bin())?));
-    if let Some(file) = profile_file
-        && app.owner.lend(|| profile::take_out(file, &app.bin()))?
-    {
-        said.push(format!("took {} out of {}", app.bin().display(), file.display()));
-    }
     Ok(said)
 }
 

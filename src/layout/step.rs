@@ -21,6 +21,8 @@ const PERMISSIONS: u32 = 0o7777;
 /// The mode of directories that are nobody's business but the owner's, and the owner's group's.
 pub const CLOSED: u32 = 0o750;
 
+/// Where sudo finds what it is to check: a directory that only root writes to, and that is empty after a boot.
+const DRAFT: &str = "/run/cutover-sudoers.draft";
 /// How long sudo may take to check its configuration.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -113,7 +115,7 @@ impl Step {
                 .is_ok_and(|meta| meta.mode() & PERMISSIONS == wanted && meta.uid() == uid.as_raw())
         };
         let has_mode = |wanted: u32| is(wanted, owner.uid);
-        let holds = |content: &[u8]| fs::read(&self.path).is_ok_and(|present| present == content);
+        let holds = |content: &[u8]| holds(&self.path, content);
         match &self.what {
             // A directory that its owner closed further stays so.
             What::Directory { mode } | What::GrantedDirectory { mode } => {
@@ -135,7 +137,7 @@ impl Step {
         match &self.what {
             What::Directory { mode } => owner.lend(|| make_directory(path, *mode)),
             What::GrantedDirectory { mode } => owner.lend(|| make_directory(path, *mode)).or_else(|refused| {
-                if !Uid::effective().is_root() || path.is_symlink() {
+                if !Uid::effective().is_root() || !is_roots(path) {
                     return Err(refused);
                 }
                 grant_directory(path, *mode, owner)
@@ -158,12 +160,7 @@ impl Step {
                 durable::link(path, target)
             }
             What::Sudoers { content } => {
-                // sudo passes over files with a dot in their names.
-                let draft = path.with_extension("draft");
-                durable::write(&draft, content, SUDOERS)?;
-                let checked = check_sudoers(&draft);
-                durable::remove(&draft)?;
-                checked?;
+                check_sudoers(content)?;
                 durable::write(path, content, SUDOERS)
             }
         }
@@ -185,10 +182,14 @@ impl fmt::Display for Step {
     }
 }
 
-fn check_sudoers(draft: &Path) -> Result<()> {
+/// Asks sudo whether it would take this as a part of its configuration.
+pub fn check_sudoers(content: &[u8]) -> Result<()> {
+    let draft = Path::new(DRAFT);
+    durable::write(draft, content, SUDOERS)?;
     let words = ["-c".as_ref(), "-q".as_ref(), "-f".as_ref(), draft.as_os_str()];
     let checked = Run::new(&command::find("visudo")?, words).output(Deadline::after(PATIENCE));
-    checked.map(drop).context("sudo refuses what it was to be told")
+    durable::remove_if_there(draft).with_context(|| format!("cannot remove {DRAFT}"))?;
+    checked.map(drop).context("sudo refuses what it is to be told")
 }
 
 /// Makes a directory, with what is missing above it, and gives it its mode whatever the umask.
@@ -201,7 +202,16 @@ fn make_directory(path: &Path, mode: u32) -> Result<()> {
     make().with_context(|| format!("cannot make {}", path.display()))
 }
 
-/// The same by root, for the owner. A link in its place, which the owner may have put there, is not followed.
+/// Whether nobody but root decides what this path leads to: it, as far as it exists, and all directories above it are
+/// root's, and others may write into none of them, or only remove what is their own.
+pub fn is_roots(path: &Path) -> bool {
+    path.ancestors().filter_map(|part| part.symlink_metadata().ok()).all(|part| {
+        let is_closed = part.is_symlink() || part.mode() & 0o022 == 0 || part.mode() & 0o1000 != 0;
+        part.uid() == 0 && is_closed
+    })
+}
+
+/// The same by root, for the owner.
 fn grant_directory(path: &Path, mode: u32, owner: &Account) -> Result<()> {
     let grant = || {
         DirBuilder::new().recursive(true).mode(0o755).create(path)?;
@@ -215,8 +225,11 @@ fn grant_directory(path: &Path, mode: u32, owner: &Account) -> Result<()> {
 }
 
 fn is_same(one: &Path, other: &Path) -> bool {
-    match (fs::read(one), fs::read(other)) {
-        (Ok(one), Ok(other)) => one == other,
-        _ => false,
-    }
+    fs::read(one).is_ok_and(|content| holds(other, &content))
+}
+
+/// Whether this is a file with this content. What the owner may have put in its place, a device or a pipe, is not read.
+fn holds(path: &Path, content: &[u8]) -> bool {
+    let is_alike = |meta: fs::Metadata| meta.is_file() && meta.len() == content.len() as u64;
+    path.symlink_metadata().is_ok_and(is_alike) && fs::read(path).is_ok_and(|present| present == content)
 }

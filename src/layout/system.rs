@@ -1,12 +1,13 @@
 //! What root lays for the `systemd` runner: two units, and what sudo lets the app's user do with them.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
-use super::step::Step;
-use crate::app::App;
+use super::step::{self, Step};
+use crate::app::{App, LAID};
 use crate::command::{self, Run};
 use crate::deadline::Deadline;
 use crate::durable;
@@ -25,7 +26,9 @@ pub fn is_booted() -> bool {
     Path::new(BOOTED).is_dir()
 }
 
-/// The steps that lay it. Fails when the app's place cannot be written in systemd's language, or a program is missing.
+/// The steps that lay it, the grant first and the template, by which the tools know that systemd runs the app, last.
+/// Fails when the app's place cannot be written in systemd's language, when a program is missing, or when something of
+/// somebody else's is in the way.
 pub fn steps(app: &App) -> Result<Vec<Step>> {
     if !is_booted() {
         let remedy = "set runner = \"direct\"";
@@ -36,13 +39,34 @@ pub fn steps(app: &App) -> Result<Vec<Step>> {
         let filled = values.iter().fold(template.to_owned(), |text, (name, value)| text.replace(name, value));
         filled.into_bytes()
     };
+    for path in [app.unit_file(), app.bootup_unit_file(), app.sudoers_file()] {
+        if path.symlink_metadata().is_ok() && !is_laid(&path) {
+            bail!("cannot lay {}: one that is not of cutover's making is there; move it away", path.display());
+        }
+    }
+    for (unit, file) in
+        [(app.instance_unit(&app.config.instances[0]), app.unit_file()), (app.bootup_unit(), app.bootup_unit_file())]
+    {
+        let question = ["show", "--property=FragmentPath", "--value", &unit].map(str::to_owned);
+        let present = systemctl(question)?.trim().to_owned();
+        if !present.is_empty() && Path::new(&present) != file {
+            bail!("cannot call a unit {unit}: {present} is one already; give the app another name");
+        }
+    }
+    let sudoers = fill(include_str!("../../systemd/sudoers"));
+    step::check_sudoers(&sudoers)?;
     let bootup = app.bootup_unit_file();
     Ok(vec![
-        Step::root_file(app.unit_file(), fill(include_str!("../../systemd/instance.service")), 0o644),
+        Step::sudoers(app.sudoers_file(), sudoers),
         Step::root_file(bootup.clone(), fill(include_str!("../../systemd/bootup.service")), 0o644),
         Step::root_link(app.bootup_unit_link(), bootup),
-        Step::sudoers(app.sudoers_file(), fill(include_str!("../../systemd/sudoers"))),
+        Step::root_file(app.unit_file(), fill(include_str!("../../systemd/instance.service")), 0o644),
     ])
+}
+
+/// Whether a file is one of ours.
+fn is_laid(path: &Path) -> bool {
+    fs::read_to_string(path).is_ok_and(|text| text.contains(LAID))
 }
 
 /// What the templates' `{{names}}` stand for.
@@ -111,15 +135,18 @@ pub fn take_up(app: &App) -> Result<bool> {
 pub fn take_away(app: &App) -> Result<Vec<PathBuf>> {
     let [first, second] = &app.config.instances;
     let units = [app.instance_unit(first), app.instance_unit(second), app.bootup_unit()];
-    if is_booted() && app.unit_file().exists() {
+    if is_booted() && is_laid(&app.unit_file()) {
         systemctl(std::iter::once("stop".to_owned()).chain(units))?;
     }
+    let mut ours = vec![app.bootup_unit_file(), app.unit_file(), app.sudoers_file()];
+    ours.retain(|path| is_laid(path));
+    if fs::read_link(app.bootup_unit_link()).is_ok_and(|target| ours.contains(&target)) {
+        ours.insert(0, app.bootup_unit_link());
+    }
     let mut gone = Vec::new();
-    for path in [app.bootup_unit_link(), app.bootup_unit_file(), app.unit_file(), app.sudoers_file()] {
-        if path.symlink_metadata().is_ok() {
-            durable::remove(&path)?;
-            gone.push(path);
-        }
+    for path in ours {
+        durable::remove(&path)?;
+        gone.push(path);
     }
     if is_booted() && !gone.is_empty() {
         systemctl(["daemon-reload".to_owned()])?;

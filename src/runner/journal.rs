@@ -2,10 +2,11 @@
 //! written is not always that user's to read.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, ChildStdout};
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::io::{self, BufRead, BufReader, Read};
+use std::process::Child;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel, sync_channel};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
@@ -14,13 +15,19 @@ use super::systemd::Order;
 use crate::app::{App, Instance};
 use crate::outcome::quote_first;
 
+/// How long journalctl may take to find the next entry.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How many lines of journalctl's are read before anybody wants them.
+const AHEAD: usize = 256;
+
 /// An entry, as journalctl prints it in JSON.
 #[derive(Deserialize)]
 struct Entry {
     #[serde(rename = "__CURSOR")]
     cursor: String,
-    #[serde(rename = "MESSAGE")]
-    message: Message,
+    /// None: whoever wrote it left it out.
+    #[serde(rename = "MESSAGE", default)]
+    message: Option<Message>,
 }
 
 #[derive(Deserialize)]
@@ -35,9 +42,9 @@ enum Message {
 impl Entry {
     fn lines(&self) -> Vec<String> {
         let text = match &self.message {
-            Message::Text(text) => text.into(),
-            Message::Bytes(bytes) => String::from_utf8_lossy(bytes),
-            Message::Other(_) => "".into(),
+            Some(Message::Text(text)) => text.into(),
+            Some(Message::Bytes(bytes)) => String::from_utf8_lossy(bytes),
+            Some(Message::Other(_)) | None => "".into(),
         };
         text.lines().map(str::to_owned).collect()
     }
@@ -46,23 +53,31 @@ impl Entry {
 /// A running journalctl.
 struct Reading {
     child: Child,
-    entries: BufReader<ChildStdout>,
+    lines: Receiver<io::Result<String>>,
 }
 
 impl Reading {
     fn start(order: Order, app: &App, instance: &Instance) -> Result<Reading> {
         let mut child = order.command(app, instance)?.spawn().context("cannot run journalctl")?;
         let stdout = child.stdout.take().context("cannot read from journalctl")?;
-        Ok(Reading { child, entries: BufReader::new(stdout) })
+        // Bounded: what nobody wants is not read, and journalctl ends when nobody reads any more.
+        let (sender, lines) = sync_channel(AHEAD);
+        thread::spawn(move || BufReader::new(stdout).lines().all(|line| sender.send(line).is_ok()));
+        Ok(Reading { child, lines })
     }
 
-    /// The next entry; None: there is no more.
+    /// The next entry, as soon as there is one; None: there will be no more.
     fn next(&mut self) -> Result<Option<Entry>> {
-        let mut line = String::new();
-        if self.entries.read_line(&mut line).context("cannot read from journalctl")? == 0 {
-            return Ok(None);
+        self.lines.recv().ok().map(understand).transpose()
+    }
+
+    /// The next entry of those that are there already, which journalctl should not take long for.
+    fn next_in_time(&mut self) -> Result<Option<Entry>> {
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => understand(line).map(Some),
+            Err(RecvTimeoutError::Disconnected) => Ok(None),
+            Err(RecvTimeoutError::Timeout) => bail!("cannot read the journal: journalctl does not answer"),
         }
-        serde_json::from_str(&line).map(Some).context("cannot understand journalctl")
     }
 
     /// What it complained about, now that it has ended.
@@ -78,13 +93,17 @@ impl Reading {
     }
 }
 
+fn understand(line: io::Result<String>) -> Result<Entry> {
+    serde_json::from_str(&line.context("cannot read from journalctl")?).context("cannot understand journalctl")
+}
+
 /// The newest entries that hold `count` lines, oldest first.
 fn newest(app: &App, instance: &Instance, count: usize) -> Result<VecDeque<Entry>> {
     let mut reading = Reading::start(Order::Read, app, instance)?;
     let mut entries = VecDeque::new();
     let mut lines = 0;
     while lines < count {
-        let Some(entry) = reading.next()? else {
+        let Some(entry) = reading.next_in_time()? else {
             reading.complaint()?;
             break;
         };

@@ -36,6 +36,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// An app that lived this long has recovered: the next pause is the first one again.
 const RECOVERED: Duration = Duration::from_secs(30);
+/// What supervise asks systemd for beyond the app's own time.
+const SLACK: Duration = Duration::from_secs(10);
 /// How often a tree that is being killed is looked at, for processes that forked meanwhile.
 const KILL_ROUND: Duration = Duration::from_millis(10);
 
@@ -52,12 +54,6 @@ impl Note {
     /// Reads a note; one that cannot be read counts as empty, for supervise may just be about to write it.
     pub fn read(text: &str) -> Note {
         serde_json::from_str(text).unwrap_or_default()
-    }
-
-    /// The last exit in words, with what was said before it.
-    pub fn last_exit_and(&self, last_lines: &str) -> String {
-        let exit = self.last_exit.as_deref().unwrap_or("it was restarted");
-        if last_lines.is_empty() { exit.to_owned() } else { format!("{exit}: {last_lines}") }
     }
 }
 
@@ -81,6 +77,7 @@ fn tell_when_ready(app: &App, instance: &Instance) {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
         return;
     }
+    extend_timeout(app.config.health.timeout);
     let (app, instance, began) = (app.clone(), instance.clone(), Instant::now());
     thread::spawn(move || {
         while healthy(&app, &instance, CHECK).is_err() || is_listener_within(&app, &instance, Pid::own()).is_err() {
@@ -89,6 +86,14 @@ fn tell_when_ready(app: &App, instance: &Instance) {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         process::release_startup_code();
     });
+}
+
+/// Asks systemd, if it was systemd that started us, for this much time from now on and a little more: the unit may have been
+/// laid before the configuration was changed.
+fn extend_timeout(time: Duration) {
+    let micros = u32::try_from((time + SLACK).as_micros()).unwrap_or(u32::MAX);
+    // Without systemd there is nobody to ask.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::ExtendTimeoutUsec(micros)]);
 }
 
 /// Where the app is in its life.
@@ -130,6 +135,7 @@ impl<'a> Keeper<'a> {
             self.wait(phase)?;
             self.output.copy();
             if self.is_asked_to_stop() && !matches!(phase, Phase::Stopping { .. }) {
+                extend_timeout(self.app.config.run.stop_timeout);
                 self.signal_all(self.app.config.run.stop_signal);
                 phase = Phase::Stopping { kill_at: Instant::now() + self.app.config.run.stop_timeout };
             }

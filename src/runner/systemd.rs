@@ -93,7 +93,7 @@ pub fn start(app: &App, instance: &Instance) -> Result<Child> {
 
 /// Stops an instance's unit; also one that is down for a moment, about to be started again.
 pub fn stop(app: &App, instance: &Instance) -> Result<()> {
-    match app.unit_file().exists() {
+    match app.has_unit() {
         true => Order::Stop.give(app, instance),
         false => Ok(()),
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use super::{CHECK, POLL, last_lines, supervisor};
+use super::{CHECK, POLL, last_lines, last_words, supervisor};
 use crate::app::{App, Instance};
 use crate::deadline::Deadline;
 use crate::process::{self, Owner, Process};
@@ -60,7 +60,7 @@ pub fn soak(app: &App, instance: &Instance) -> Result<()> {
         match supervisor(app, instance)? {
             Some((pid, note)) if pid == watched && note.restarts == before.restarts => {}
             Some((_, note)) => {
-                bail!("{instance} died after the cutover: {}", note.last_exit_and(&last_lines(app, instance)))
+                bail!("{instance} died after the cutover: {}", last_words(app, instance, &note))
             }
             None => bail!("{instance} was stopped after the cutover: {}", last_lines(app, instance)),
         }

@@ -47,6 +47,10 @@ enum Story {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if !nix::unistd::Uid::effective().is_root() {
+        eprintln!("e2e: cannot boot machines: this takes root; sudo -E make e2e");
+        return ExitCode::from(2);
+    }
     server::dist();
     let all = Story::value_variants();
     let mut told = 0;

@@ -37,6 +37,9 @@ pub fn closed() {
         fs::write(machine.root().join("srv/completion"), text).unwrap();
         machine.run_as(USER, &format!("bash -c {} </srv/completion", shell_quoted(&script))).ok()
     };
+    machine.run_as(USER, "git --git-dir .cafeteria/repo.git branch '$(touch${IFS}pwned)' main").ok();
+    assert_eq!(complete("deploy --ref '$'"), "$(touch${IFS}pwned)\n");
+    machine.run(&format!("test ! -e /home/{USER}/pwned && test ! -e /pwned")).ok();
     assert_eq!(complete("start-instance ''"), "A B\n");
     assert_eq!(complete("deploy --d"), "--dry-run\n");
     assert_eq!(complete("rollback --to ''").split_whitespace().count(), 2);
@@ -82,7 +85,7 @@ pub fn moved() {
     );
     install("--force").ok();
     assert_eq!(machine.run("systemctl list-unit-files --no-legend 'cafeteria*'").stdout, "");
-    machine.run("test ! -e /etc/sudoers.d/cutover-cafeteria").ok();
+    machine.run("test ! -e /etc/sudoers.d/zz-cutover-cafeteria").ok();
     tool(&machine, "bootup").ok();
     serves(&machine, "v3");
 }

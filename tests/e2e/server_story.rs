@@ -35,7 +35,7 @@ fn install(machine: &Machine) {
     let before = files(machine, "");
     let dry = machine.run_as("admin", &format!("{unpack} && {install} --dry-run"));
     assert!(dry.stdout.contains("lay /etc/systemd/system/cafeteria@.service\n"), "{dry:?}");
-    assert!(dry.stdout.contains("lay /etc/sudoers.d/cutover-cafeteria, which lets"), "{dry:?}");
+    assert!(dry.stdout.contains("lay /etc/sudoers.d/zz-cutover-cafeteria, which lets"), "{dry:?}");
     dry.ok();
     same(&before, &files(machine, ""));
 
@@ -43,6 +43,23 @@ fn install(machine: &Machine) {
     let refused = machine.run_as("admin", &format!("{unpack} && sudo mv /usr/bin/npm /usr/bin/npm.away; {install}; code=$?; sudo mv /usr/bin/npm.away /usr/bin/npm; exit $code"));
     assert_eq!(refused.code, 3, "{refused:?}");
     assert!(refused.stderr.contains("install: cannot find npm, which command in [build] begins with"), "{refused:?}");
+    // Somebody else's units are left alone.
+    let theirs = "/etc/systemd/system/cafeteria@.service";
+    machine.run(&format!("printf '[Service]\\nExecStart=/bin/true\\n' >{theirs}")).ok();
+    let refused = machine.run_as("admin", &format!("{unpack} && {install}"));
+    assert!(
+        refused.stderr.contains(&format!("cannot lay {theirs}: one that is not of cutover's making")),
+        "{refused:?}"
+    );
+    machine.run(&format!("rm {theirs}")).ok();
+    let taken = format!(
+        "{unpack} && sed 's/^app = .*/app = \"user\"/' ~/cafeteria.toml >~/user.toml && sudo ./install --config ~/user.toml --user potados"
+    );
+    let refused = machine.run_as("admin", &taken);
+    assert!(
+        refused.stderr.contains("cannot call a unit user@A.service: /lib/systemd/system/user@.service"),
+        "{refused:?}"
+    );
     machine.run("mkdir -p /mnt/small && mount -t tmpfs -o size=50m none /mnt/small").ok();
     let refused = machine.run_as("admin", &format!("{unpack} && {install} --home /mnt/small/.cafeteria"));
     machine.run("umount /mnt/small && rmdir /mnt/small").ok();

@@ -1,6 +1,7 @@
 //! What keeps an instance running is killed: its supervise, its leash, the app, all at once.
 
-use std::process::Command;
+use cutover::process::{Pid, Process};
+use nix::sys::signal::Signal;
 
 use super::Outcome;
 use super::interrupted::{QUICK, no_orphans, one_release_serves};
@@ -32,12 +33,15 @@ pub fn killed((who, victims): Victims, times: usize) -> Outcome {
     let mut outcome = Outcome::of(format!("SIGKILL of the enabled instance's {who}"));
     for _ in 0..times {
         outcome.faults += 1;
-        let pids: Vec<String> = victims(&site, "B").iter().map(i32::to_string).collect();
-        assert!(Command::new("kill").arg("-9").args(&pids).status().unwrap().success());
+        let killed: Vec<_> =
+            victims(&site, "B").into_iter().filter_map(|pid| Process::with_pid(Pid::from_raw(pid))).collect();
+        killed.iter().for_each(|victim| victim.signal(Signal::SIGKILL).unwrap());
+        eventually("they have ended", || !killed.iter().any(|victim| victim.is_alive()));
         let mut after = no_orphans(&site);
         let started = site.run("start-instance", &["B"]);
         if started.code != 0 {
-            after = Err(format!("{started:?}"));
+            after = after.and(Err(format!("{started:?}")));
+            site.run("start-instance", &["B"]).ok();
         }
         eventually("B answers for itself", || site.status()["instances"][1]["healthy"] == true);
         after = after.and_then(|()| no_orphans(&site)).and_then(|()| one_release_serves(&site));
