@@ -67,17 +67,17 @@ pub fn listener(app: &App, instance: &Instance) -> Result<Owner> {
 pub fn start(app: &App, instance: &Instance, deadline: Deadline) -> Result<Duration> {
     let began = Instant::now();
     let cannot = || format!("cannot start {instance}");
-    let patience = deadline.within(app.config.health.timeout);
+    let patience = || deadline.within(app.config.health.timeout);
     if let Some((_, note)) = supervisor(app, instance)? {
         // It may have died a moment ago, without its supervise having said so yet: that is forgiven.
-        let healthy = await_healthy(app, instance, None, note.restarts + 1, patience);
+        let healthy = await_healthy(app, instance, None, note.restarts + 1, patience());
         if healthy.is_ok() || supervisor(app, instance)?.is_some() {
             return healthy.map(|()| began.elapsed()).with_context(cannot);
         }
         // Its supervise was just ending.
     }
     let mut child = spawn(app, instance).with_context(cannot)?;
-    let healthy = await_healthy(app, instance, Some(&mut child), 0, patience);
+    let healthy = await_healthy(app, instance, Some(&mut child), 0, patience());
     if healthy.is_err() {
         end(app, instance)?;
     } else if app.runner() == Runner::Systemd {
