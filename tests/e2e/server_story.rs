@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 
-use crate::machine::{Machine, Ran, await_that};
+use crate::machine::{Machine, await_that};
 use crate::server::{
     NAME, PATIENCE, USER, answer, comes_to_serve, commit, config, copy_archive, fresh, load, none_lost, readme_lines,
     serves, status, tool,
@@ -189,13 +191,22 @@ fn the_tools_are_the_same(machine: &Machine) {
     assert!(said.lines().all(|line| journal.lines().any(|written| written == line)), "{said} {journal}");
     let both = tool(machine, "logs").ok();
     assert!(both.contains(&format!("{enabled} | supervise: started ")), "{both}");
-    let mut follow = machine.command_as(USER, &format!("timeout 20 .cafeteria/bin/logs -f -n 2 {standby} | head -n 4"));
-    let follow = follow.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut follow = machine.command_as(USER, &format!("timeout 20 .cafeteria/bin/logs -f -n 2 {standby} | sed -u 4q"));
+    let mut follow = follow.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let before: Vec<String> = lines.by_ref().take(2).collect();
     tool(machine, &format!("stop-instance {standby}")).ok();
     tool(machine, &format!("start-instance {standby}")).ok();
-    let followed = Ran::of(&follow.wait_with_output().unwrap()).ok();
-    assert_eq!(followed.lines().count(), 4, "{followed}");
-    assert_eq!(followed.lines().nth(2), Some("supervise: stopped"), "{followed}");
+    let after: Vec<String> = lines.collect();
+    assert_eq!(
+        after,
+        [
+            "supervise: stopped".to_owned(),
+            format!("supervise: keeping cafeteria {standby} on port {}", port_of(machine, &standby))
+        ],
+        "{before:?}"
+    );
+    assert!(follow.wait().unwrap().success());
     await_that("journalctl ends with its reader", PATIENCE, || machine.run("pgrep journalctl").code == 1);
 }
 
@@ -204,6 +215,12 @@ fn tell_memory(machine: &Machine, unit: &str) {
     let main = machine.run(&format!("systemctl show --property=MainPID --value {unit}")).ok();
     let status = machine.run(&format!("grep -E '^(VmRSS|RssAnon)' /proc/{}/status", main.trim())).ok();
     println!("    supervise: {}", status.split_whitespace().collect::<Vec<_>>().join(" "));
+}
+
+fn port_of(machine: &Machine, instance: &str) -> u64 {
+    let seen = status(machine);
+    let found = seen["instances"].as_array().unwrap().iter().find(|one| one["name"] == instance).cloned();
+    found.unwrap()["port"].as_u64().unwrap()
 }
 
 fn restarts(machine: &Machine, instance: &str) -> u64 {
