@@ -118,25 +118,26 @@ fn sudoers_word(word: &str) -> String {
     })
 }
 
+/// The units of an app.
+fn units(app: &App) -> [String; 3] {
+    let [first, second] = &app.config.instances;
+    [app.instance_unit(first), app.instance_unit(second), app.bootup_unit()]
+}
+
 /// Makes systemd read the units again where it knows another version of them. True when that was needed.
 pub fn take_up(app: &App) -> Result<bool> {
-    let [first, second] = &app.config.instances;
-    let units = [app.instance_unit(first), app.instance_unit(second), app.bootup_unit()];
     let question = ["show".to_owned(), "--property=NeedDaemonReload".to_owned()];
-    let is_old = systemctl(question.into_iter().chain(units))?.contains("=yes");
+    let is_old = systemctl(question.into_iter().chain(units(app)))?.contains("=yes");
     if is_old {
         systemctl(["daemon-reload".to_owned()])?;
     }
     Ok(is_old)
 }
 
-/// Stops the units, takes them and the grant away, and makes systemd forget them; returns what is gone. The grant goes
-/// last: it is what a run that was killed needs.
+/// Stops the units, takes them and the grant away, and makes systemd forget them; returns what is gone.
 pub fn take_away(app: &App) -> Result<Vec<PathBuf>> {
-    let [first, second] = &app.config.instances;
-    let units = [app.instance_unit(first), app.instance_unit(second), app.bootup_unit()];
     if is_booted() && is_laid(&app.unit_file()) {
-        systemctl(std::iter::once("stop".to_owned()).chain(units))?;
+        systemctl(std::iter::once("stop".to_owned()).chain(units(app)))?;
     }
     let mut ours = vec![app.bootup_unit_file(), app.unit_file(), app.sudoers_file()];
     ours.retain(|path| is_laid(path));

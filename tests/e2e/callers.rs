@@ -83,8 +83,12 @@ fn the_document_is_sound(machine: &Machine) {
     serves(machine, "v9");
     called(machine, &document(&[home, ("Action", "rollback"), ("Wait", "yes")])).ok();
     serves(machine, "v7");
-    let before = status(machine)["instances"][0]["release"].as_str().unwrap().to_owned();
-    called(machine, &document(&[home, ("Action", "rollback"), ("Release", &before)]));
+    let standby = tool(machine, "disabled-instance").ok();
+    let seen = status(machine);
+    let standby = seen["instances"].as_array().unwrap().iter().find(|one| one["name"] == standby.trim()).unwrap();
+    let release = standby["release"].as_str().unwrap();
+    called(machine, &document(&[home, ("Action", "rollback"), ("Release", release)])).ok();
+    serves(machine, "v9");
     assert_eq!(called(machine, &document(&[home, ("Action", "deploy"), ("Ref", "no-such-branch")])).code, 3);
     called(machine, &document(&[home, ("Action", "deploy")])).ok();
     serves(machine, "v9");
