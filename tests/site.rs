@@ -5,7 +5,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::load::{Load, Plan, Report};
+pub use crate::ran::Ran;
 
 /// Where the tools and examples under test were built.
 pub fn built() -> &'static Path {
@@ -96,21 +97,7 @@ impl Ports {
     }
 }
 
-/// What a tool did.
-#[derive(Debug)]
-pub struct Ran {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
-}
-
 impl Ran {
-    /// What a program left behind when it ended.
-    pub fn of(output: &Output) -> Ran {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Ran { code: output.status.code().unwrap_or(-1), stdout: text(&output.stdout), stderr: text(&output.stderr) }
-    }
-
     /// The same with what differs from run to run replaced: the home, release ids, commits, pids and spans of time.
     pub fn masked(&self, site: &Site) -> Ran {
         let mask = |text: &str| {
@@ -127,30 +114,6 @@ impl Ran {
                 .fold(text, |text, (pattern, name)| Regex::new(pattern).unwrap().replace_all(&text, *name).into_owned())
         };
         Ran { code: self.code, stdout: mask(&self.stdout), stderr: mask(&self.stderr) }
-    }
-
-    /// Asserts success; returns stdout.
-    #[track_caller]
-    pub fn ok(self) -> String {
-        assert_eq!(self.code, 0, "{self:?}");
-        self.stdout
-    }
-
-    /// Asserts the three things a script can see.
-    #[track_caller]
-    pub fn is(&self, code: i32, stdout: &str, stderr: &str) {
-        assert_eq!((self.code, self.stdout.as_str(), self.stderr.as_str()), (code, stdout, stderr));
-    }
-
-    /// Asserts a failure: its code, nothing on stdout, and one line that holds all of `parts`.
-    #[track_caller]
-    pub fn fails(&self, code: i32, parts: &[&str]) {
-        assert_eq!(self.code, code, "{self:?}");
-        assert_eq!(self.stdout, "", "{self:?}");
-        let last = self.stderr.lines().last().unwrap_or_default();
-        for part in parts {
-            assert!(last.contains(part), "{part:?} is not in the last line of {self:?}");
-        }
     }
 }
 

@@ -4,6 +4,7 @@
 mod bare_home;
 mod holder;
 mod load;
+mod ran;
 #[path = "load/selftest.rs"]
 mod selftest;
 mod site;

@@ -14,6 +14,8 @@ mod latency;
 mod load;
 mod loss;
 mod promises;
+#[path = "../ran.rs"]
+mod ran;
 mod reload;
 #[path = "../site.rs"]
 #[allow(dead_code)]

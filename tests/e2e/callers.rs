@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::machine::{Machine, Ran, await_that};
+use crate::machine::{Machine, await_that};
+use crate::ran::Ran;
 use crate::server::{PATIENCE, USER, commit, load, none_lost, serves, status, tool};
 
 pub fn run(machine: &Machine) {

@@ -4,10 +4,11 @@
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use crate::ran::Ran;
 
 /// What the machine has from its first day. gcc is there for Rust's sake: once, cutover is built on it.
 const PACKAGES: &str = "systemd-sysv,dbus,libpam-systemd,sudo,nginx-light,git,nodejs,npm,curl,cron,procps,bash-completion,man-db,gcc,libc6-dev";
@@ -96,30 +97,6 @@ impl Drop for Mount {
         while !unmounted() && began.elapsed() < Duration::from_secs(30) {
             std::thread::sleep(Duration::from_millis(50));
         }
-    }
-}
-
-/// What a command on the machine came to.
-#[derive(Debug)]
-pub struct Ran {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
-}
-
-impl Ran {
-    /// What a command left behind when it ended.
-    pub fn of(output: &Output) -> Ran {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let code = output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap());
-        Ran { code, stdout: text(&output.stdout), stderr: text(&output.stderr) }
-    }
-
-    /// Insists on success; returns what it printed.
-    #[track_caller]
-    pub fn ok(self) -> String {
-        assert_eq!(self.code, 0, "{self:?}");
-        self.stdout
     }
 }
 

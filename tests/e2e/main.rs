@@ -7,6 +7,8 @@ mod load;
 mod machine;
 mod other_stories;
 mod power;
+#[path = "../ran.rs"]
+mod ran;
 mod server;
 mod server_story;
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::load::{Load, Plan, Report};
-use crate::machine::{Machine, Ran, await_that, host};
+use crate::machine::{Machine, await_that, host};
+use crate::ran::Ran;
 
 /// The name under which the app is asked for.
 pub const NAME: &str = "cafeteria.example";

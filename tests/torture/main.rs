@@ -3,6 +3,8 @@
 
 #[path = "../load/mod.rs"]
 mod load;
+#[path = "../ran.rs"]
+mod ran;
 #[path = "../site.rs"]
 #[allow(dead_code)]
 mod site;

@@ -1,9 +1,12 @@
 //! Running a tool under strace(1), which can do something to it at a system call of choice.
 
+// Not every program that includes this makes calls fail.
+#![allow(dead_code)]
+
 use std::path::Path;
 use std::process::Command;
 
-use crate::site::Ran;
+use crate::ran::Ran;
 
 /// The system calls that change something outside the tool. Which of two of the same kind exists depends on the
 /// processor; `?` makes strace pass over those that do not.
