@@ -84,7 +84,12 @@ impl App {
 
     /// What runs the instances: as the configuration says, else systemd where `install` has laid its unit.
     pub fn runner(&self) -> Runner {
-        self.config.runner.unwrap_or_else(|| if self.has_unit() { Runner::Systemd } else { Runner::Direct })
+        match (self.config.runner, &self.config.compose) {
+            (Some(runner), _) => runner,
+            (None, Some(_)) => Runner::Compose,
+            (None, None) if self.has_unit() => Runner::Systemd,
+            (None, None) => Runner::Direct,
+        }
     }
 
     /// Whether systemd has a unit for this app's instances; one of another app's, or of somebody's own, is none.
@@ -117,6 +122,19 @@ impl App {
     pub fn mirror(&self) -> PathBuf {
         self.home.join("repo.git")
     }
+
+    /// The user's Compose file.
+    pub fn compose_file(&self, compose: &config::Compose) -> PathBuf {
+        self.home.join(&compose.file)
+    }
+
+    /// The images that deploys have pulled, a line each with the reference and the id: what may be removed again.
+    pub fn pulled(&self) -> PathBuf {
+        self.home.join("pulled")
+    }
+
+    /// Says, in the directory of a release that is an image, which one.
+    pub const IMAGE_FILE: &str = "image.json";
 
     /// Where the releases lie.
     pub fn releases(&self) -> PathBuf {
@@ -153,7 +171,7 @@ impl App {
         self.logs().join(format!("{}.log", instance.name()))
     }
 
-    /// What a release's build printed.
+    /// What a release's build printed, or its container when it failed to start.
     pub fn build_log(&self, id: &ReleaseId) -> PathBuf {
         self.logs().join(format!("build-{id}.log"))
     }
@@ -201,6 +219,11 @@ impl App {
     /// The link by which systemd starts it at boot.
     pub fn bootup_unit_link(&self) -> PathBuf {
         Path::new(SYSTEM_UNITS).join("multi-user.target.wants").join(self.bootup_unit())
+    }
+
+    /// The link by which systemd starts it with Docker.
+    pub fn bootup_docker_link(&self) -> PathBuf {
+        Path::new(SYSTEM_UNITS).join("docker.service.wants").join(self.bootup_unit())
     }
 
     /// What the app's user may do through sudo; read last, for the last rule that fits is the one that counts.

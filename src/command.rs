@@ -44,6 +44,7 @@ pub struct Output {
 pub struct Run {
     command: Command,
     name: String,
+    says_why_last: bool,
 }
 
 impl Run {
@@ -52,7 +53,8 @@ impl Run {
         let mut command = Command::new(program);
         command.args(arguments.into_iter().map(Into::into)).env_clear().stdin(Stdio::null());
         process::isolate(&mut command, Bond::Leashed(Until::Ended));
-        Run { command, name: program.file_name().unwrap_or_default().to_string_lossy().into_owned() }
+        let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Run { command, name, says_why_last: false }
     }
 
     /// The environment it gets.
@@ -70,8 +72,14 @@ impl Run {
         self
     }
 
-    /// Runs it and returns what it wrote. Anything but exit 0 is an error that quotes the end of its stderr; a
-    /// passed deadline ends the program and all it started.
+    /// A program that talks on stderr, and says only near the end why it failed.
+    pub fn says_why_last(mut self) -> Run {
+        self.says_why_last = true;
+        self
+    }
+
+    /// Runs it and returns what it wrote. Anything but exit 0 is an error that quotes its stderr; a passed deadline ends
+    /// the program and all it started.
     pub fn output(mut self, deadline: Deadline) -> Result<Output> {
         self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.command.spawn().with_context(|| format!("cannot run {}", self.name))?;
@@ -80,7 +88,10 @@ impl Run {
         let status = wait(&mut child, &self.name, deadline)?;
         let (stdout, stderr) = (stdout.finish(), stderr.finish());
         if !status.success() {
-            let said = quote_first(stderr.lines(), QUOTED_LINES);
+            let said = match self.says_why_last {
+                true => reason_in(&stderr).to_owned(),
+                false => quote_first(stderr.lines(), QUOTED_LINES),
+            };
             bail!("{}: {}", self.name, if said.is_empty() { describe(status) } else { said });
         }
         Ok(Output { stdout, stderr })
@@ -93,6 +104,25 @@ impl Run {
         let mut child = self.command.spawn().with_context(|| format!("cannot run {}", self.name))?;
         wait(&mut child, &self.name, deadline)
     }
+
+    /// Runs it with both its output streams going to our stderr, a terminal. What is wrong can be read there.
+    pub fn shown(mut self, deadline: Deadline) -> Result<()> {
+        self.command.stdout(std::io::stderr()).stderr(std::io::stderr());
+        let mut child = self.command.spawn().with_context(|| format!("cannot run {}", self.name))?;
+        let status = wait(&mut child, &self.name, deadline)?;
+        if status.success() { Ok(()) } else { bail!("{}: {}, as it says above", self.name, describe(status)) }
+    }
+}
+
+/// The last line that is about an error, else the last line.
+fn reason_in(stderr: &str) -> &str {
+    let mut lines = stderr.lines().rev().map(str::trim).filter(|line| !line.is_empty());
+    let last = lines.clone().next().unwrap_or_default();
+    let is_reason = |line: &&str| {
+        let line = line.to_ascii_lowercase();
+        line.starts_with("error ") || line.starts_with("error:") || line.contains(" error: ")
+    };
+    lines.find(is_reason).unwrap_or(last)
 }
 
 fn wait(child: &mut std::process::Child, name: &str, deadline: Deadline) -> Result<ExitStatus> {

@@ -114,11 +114,11 @@ impl Layout {
                 "cannot lay nginx's files in {place} for {owner}: others than root can change it"
             )));
         }
-        let system = match config.runner {
-            None if is_system(&app) && system::is_booted() => Some(system::steps(&app)?),
-            Some(Runner::Systemd) if Uid::effective().is_root() => Some(system::steps(&app)?),
-            Some(Runner::Systemd) => return Err(usage("cannot use the systemd runner: run install with sudo")),
-            None | Some(Runner::Direct) => None,
+        let system = match (config.runner, app.runner()) {
+            (Some(Runner::Systemd), _) if Uid::effective().is_root() => Some(system::steps(&app)?),
+            (Some(Runner::Systemd), _) => return Err(usage("cannot use the systemd runner: run install with sudo")),
+            (None, _) | (_, Runner::Compose) if is_system(&app) && system::is_booted() => Some(system::steps(&app)?),
+            _ => None,
         };
         check::programs(&app)?;
         check::room(&app)?;
@@ -156,8 +156,8 @@ impl Layout {
         let app = &self.app;
         let mut steps = vec![Step::tools(tools.to_owned(), app.bin(), &TOOLS)];
         steps.push(Step::file(app.config_file(), self.config_text.clone().into_bytes(), 0o640));
-        // One that lies elsewhere is somebody else's to lay.
-        if app.env_file().starts_with(app.home()) {
+        // One that lies elsewhere is somebody else's to lay, and containers have what their Compose file says.
+        if app.env_file().starts_with(app.home()) && app.runner() != Runner::Compose {
             steps.push(Step::secret(app.env_file()));
         }
         if let Some(profile) = &self.profile {
@@ -189,11 +189,15 @@ impl Layout {
         match &self.system {
             Some(steps) => {
                 self.act(steps)?;
+                if self.app.runner() == Runner::Compose {
+                    effects.extend(remove::systems(&self.app, &system::of_instances(&self.app))?);
+                }
                 effects.extend(system::take_up(&self.app)?.then(|| "systemd uses its new units".to_owned()));
             }
-            None if is_system(&self.app) => effects.extend(remove::systems(&self.app)?),
+            None if is_system(&self.app) => effects.extend(remove::systems(&self.app, &system::all(&self.app))?),
             None => {}
         }
+        effects.extend(check::containers(&self.app));
         Ok(effects)
     }
 

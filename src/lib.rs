@@ -6,19 +6,22 @@
 //! | layer | modules |
 //! |---|---|
 //! | 0 | [`outcome`], [`deadline`], [`output`], [`account`], [`durable`] |
-//! | 1 | mechanisms that know nothing of the app: [`command`], [`process`], [`lock`], [`http`], [`health`], [`logfile`] |
+//! | 1 | mechanisms that know nothing of the app: [`command`], [`process`], [`lock`], [`http`], [`health`], [`logfile`], [`docker`] |
 //! | 2 | [`app`]: the home, the configuration, all names and paths |
-//! | 3 | [`nginx`]: which instance gets the traffic; [`source`]: which release an instance has |
-//! | 4 | [`runner`]: running an instance; [`history`]; [`questions`] |
-//! | 5 | [`overview`]: everything at one glance; [`layout`]: laying everything out |
-//! | 6 | the tools: arguments, order of steps, printing |
+//! | 3 | [`nginx`]: which instance gets the traffic; [`compose`]: the instances as services |
+//! | 4 | [`source`]: which release an instance has |
+//! | 5 | [`runner`]: running an instance; [`history`]; [`questions`] |
+//! | 6 | [`overview`]: everything at one glance; [`layout`]: laying everything out |
+//! | 7 | the tools: arguments, order of steps, printing |
 //!
 //! The library returns and the tools speak: nothing here prints to standard output, exits, or changes the directory.
 
 pub mod account;
 pub mod app;
 pub mod command;
+pub mod compose;
 pub mod deadline;
+pub mod docker;
 pub mod durable;
 pub mod health;
 pub mod history;

@@ -9,6 +9,7 @@ use anyhow::{Result, anyhow};
 use serde::Serialize;
 
 use crate::app::{Activity, App, Instance, Port, ReleaseId};
+use crate::runner::State;
 use crate::{nginx, output, process, runner, source};
 
 /// How long an instance may take to answer before it is shown as silent.
@@ -48,7 +49,7 @@ struct View {
     /// Where its release lies.
     path: Option<PathBuf>,
     release: Option<ReleaseId>,
-    /// The commit it was made from, shortened.
+    /// The commit it was made from, shortened, or the tag of its image.
     version: Option<String>,
     /// `enabled` or `disabled`.
     proxy: &'static str,
@@ -142,21 +143,30 @@ impl fmt::Display for Change {
 impl View {
     fn of(app: &App, instance: &Instance, enabled: Option<&Instance>) -> Result<View> {
         let release = source::release_of(app, instance)?;
-        let state = runner::state(app, instance)?;
+        let state = runner::state(app, instance);
         let began = Instant::now();
-        let health =
-            if state.listens { runner::healthy(app, instance, PATIENCE) } else { Err("does not listen".to_owned()) };
+        let (state, health) = match state {
+            Ok(state) if state.listens => (state, runner::healthy(app, instance, PATIENCE)),
+            Ok(state) => (state, Err("does not listen".to_owned())),
+            // Docker does not answer, say: then this is what there is to be seen.
+            Err(error) => (State::default(), Err(format!("{error:#}"))),
+        };
         let took = began.elapsed();
+        let is_another = health.is_ok() && runner::runs_another_release(app, instance).unwrap_or(false);
         Ok(View {
             name: instance.to_string(),
             port: instance.port(),
             path: release.as_ref().map(|release| app.release(release)),
-            version: release.as_ref().map(|release| release.origin().to_owned()),
+            version: release.as_ref().map(|release| source::version(app, release)),
             release,
             proxy: if enabled == Some(instance) { "enabled" } else { "disabled" },
             healthy: health.is_ok(),
             health_milliseconds: health.is_ok().then(|| (took.as_secs_f64() * 1e5).round() / 100.0),
-            health: health.err().unwrap_or_else(|| "healthy".to_owned()),
+            health: match health {
+                Err(seen) => seen,
+                Ok(()) if is_another => "healthy, but not its release".to_owned(),
+                Ok(()) => "healthy".to_owned(),
+            },
             pid: state.pid.map(|process| process.pid.raw()),
             uptime_seconds: state.pid.and_then(|process| process.uptime()).map(|age| age.as_secs()),
             memory_bytes: state.memory,

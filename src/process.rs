@@ -7,7 +7,7 @@ mod spawn;
 mod tree;
 
 pub use leash::Until;
-pub use socket::{Owner, connections, owner};
+pub use socket::{End, Owner, connections, owner};
 pub use spawn::{Bond, isolate, release_startup_code};
 pub use tree::{kill_tree, living, tree, with_environment};
 

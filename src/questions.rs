@@ -43,8 +43,11 @@ fn complete(given: Option<String>, is_root: bool, ask: Ask) -> Result<String> {
         Ok(())
     };
     answer("", "app", "The app's name (lower-case letters, digits, -)", None)?;
-    answer("source", "git", "The git repository it is deployed from (URL or path)", None)?;
-    answer("run", "command", "The command that runs it, on $PORT", Some("npm start -- --port=$PORT"))?;
+    // Containers come from a registry, and a Compose file says how they run.
+    if !known.contains_key("compose") {
+        answer("source", "git", "The git repository it is deployed from (URL or path)", None)?;
+        answer("run", "command", "The command that runs it, on $PORT", Some("npm start -- --port=$PORT"))?;
+    }
     if is_new {
         answer("build", "command", "The command that builds it (- for none)", Some("npm ci"))?;
         answer("health", "path", "The path that answers 2xx when it is healthy", Some("/"))?;

@@ -1,7 +1,8 @@
 //! Starting, stopping and watching an instance. [`supervise`] keeps an instance running and holds its lock; all others
 //! learn from that lock whether and under which pid it runs. The runners differ in who starts supervise, and in where the
-//! output goes.
+//! output goes. The compose runner has no supervise: Docker keeps the container running, and is asked.
 
+mod compose;
 mod direct;
 mod journal;
 mod log;
@@ -12,7 +13,7 @@ mod watch;
 
 pub use log::Tail;
 pub use supervise::{Note, supervise};
-pub use watch::{State, healthy, soak, state};
+pub use watch::{State, healthy, soak, state, up};
 
 use std::io::Read;
 use std::process::Child;
@@ -27,7 +28,7 @@ use crate::health;
 use crate::lock;
 use crate::outcome::{quote, quote_first, timed_out};
 use crate::output::span;
-use crate::process::{self, Owner, Pid};
+use crate::process::{self, End, Owner, Pid};
 use crate::source;
 
 /// How many of the last lines of an instance's output an error quotes.
@@ -50,14 +51,59 @@ const ENDING: Duration = Duration::from_secs(2);
 /// What supervise may take beyond the app's own stop_timeout before it is killed itself.
 const SUPERVISE_SLACK: Duration = Duration::from_secs(5);
 
+/// What keeps an instance running.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum RunBy {
+    /// A supervise.
+    Supervise(Pid),
+    /// Docker; the container's id.
+    Docker(String),
+}
+
+/// An instance's life since it was started.
+#[derive(Clone, Debug)]
+struct Life {
+    by: RunBy,
+    /// How often it was restarted.
+    restarts: u64,
+    /// How it ended last; None: it has not.
+    last_exit: Option<String>,
+}
+
+/// The present life of an instance; None when it is not run.
+fn life(app: &App, instance: &Instance) -> Result<Option<Life>> {
+    if app.runner() == Runner::Compose {
+        return compose::life(app, instance);
+    }
+    let supervisor = supervisor(app, instance)?;
+    Ok(supervisor.map(|(pid, Note { restarts, last_exit })| Life { by: RunBy::Supervise(pid), restarts, last_exit }))
+}
+
+/// Whether an instance is kept running.
+pub fn runs(app: &App, instance: &Instance) -> Result<bool> {
+    Ok(life(app, instance)?.is_some())
+}
+
+/// Whether what is kept running is not the instance's release, as it can be with a container: somebody started another
+/// image by hand, or Docker did at boot after a tool was killed.
+pub fn runs_another_release(app: &App, instance: &Instance) -> Result<bool> {
+    match app.runner() {
+        Runner::Compose => compose::runs_another_release(app, instance),
+        Runner::Direct | Runner::Systemd => Ok(false),
+    }
+}
+
 /// The supervise of an instance and its note; None when the instance is not run.
-pub fn supervisor(app: &App, instance: &Instance) -> Result<Option<(Pid, Note)>> {
+fn supervisor(app: &App, instance: &Instance) -> Result<Option<(Pid, Note)>> {
     let holder = lock::holder(&app.instance_lock(instance))?;
     Ok(holder.map(|(pid, note)| (pid, Note::read(&note))))
 }
 
-/// The process that listens on an instance's port.
+/// The process that listens on an instance's port; of a container, behind which Docker itself listens, its main one.
 pub fn listener(app: &App, instance: &Instance) -> Result<Owner> {
+    if app.runner() == Runner::Compose {
+        return Ok(compose::main_process(app, instance)?.map_or(Owner::Nobody, Owner::Process));
+    }
     let likely = supervisor(app, instance)?.map(|(pid, _)| pid);
     process::owner(instance.port().number(), likely)
 }
@@ -68,19 +114,24 @@ pub fn start(app: &App, instance: &Instance, deadline: Deadline) -> Result<Durat
     let began = Instant::now();
     let cannot = || format!("cannot start {instance}");
     let patience = || deadline.within(app.config.health.timeout);
-    if let Some((_, note)) = supervisor(app, instance)? {
+    if let Some(life) = life(app, instance)?
+        && !runs_another_release(app, instance)?
+    {
         // It may have died a moment ago, without its supervise having said so yet: that is forgiven.
-        let healthy = await_healthy(app, instance, None, note.restarts + 1, patience());
-        if healthy.is_ok() || supervisor(app, instance)?.is_some() {
+        let healthy = await_healthy(app, instance, None, life.restarts + 1, patience());
+        if healthy.is_ok() || runs(app, instance)? {
             return healthy.map(|()| began.elapsed()).with_context(cannot);
         }
         // Its supervise was just ending.
     }
-    let mut child = spawn(app, instance).with_context(cannot)?;
-    let healthy = await_healthy(app, instance, Some(&mut child), 0, patience());
+    let mut child = spawn(app, instance, deadline).with_context(cannot)?;
+    let mut healthy = await_healthy(app, instance, child.as_mut(), 0, patience());
     if healthy.is_err() {
         end(app, instance)?;
-    } else if app.runner() == Runner::Systemd {
+        if app.runner() == Runner::Compose {
+            healthy = healthy.map_err(|error| compose::with_output_kept(app, instance, error));
+        }
+    } else if let Some(child) = child.as_mut().filter(|_| app.runner() == Runner::Systemd) {
         // systemd learns it at the same time as we; what is asked of it next finds the unit active.
         let patience = Deadline::after(TOLD);
         while child.try_wait().is_ok_and(|ended| ended.is_none()) && patience.sleep(POLL) {}
@@ -88,11 +139,13 @@ pub fn start(app: &App, instance: &Instance, deadline: Deadline) -> Result<Durat
     healthy.map(|()| began.elapsed()).with_context(cannot)
 }
 
-/// Has supervise started for an instance whose port must be free. The child tells by its end that this failed.
-fn spawn(app: &App, instance: &Instance) -> Result<Child> {
+/// Has an instance started whose port must be free. The child tells by its end that this failed; None: it is started.
+fn spawn(app: &App, instance: &Instance, deadline: Deadline) -> Result<Option<Child>> {
     let release = source::release_of(app, instance)?;
     let release = release.ok_or_else(|| anyhow!("it has no release yet; update-instance {instance} makes one"))?;
-    app.environment(&release, Some(instance))?;
+    if app.runner() != Runner::Compose {
+        app.environment(&release, Some(instance))?;
+    }
     // What is left of it; and systemd may be about to start it again.
     end(app, instance)?;
     let holder = holder_of_port(instance)?;
@@ -100,8 +153,14 @@ fn spawn(app: &App, instance: &Instance) -> Result<Child> {
         bail!("port {} is held by {}", instance.port(), holder.in_words());
     }
     match app.runner() {
-        Runner::Direct => direct::start(app, instance),
-        Runner::Systemd => systemd::start(app, instance),
+        Runner::Direct => direct::start(app, instance).map(Some),
+        Runner::Systemd => systemd::start(app, instance).map(Some),
+        Runner::Compose => {
+            let started = compose::start(app, instance, &release, deadline);
+            // What Compose had begun is not to run on.
+            started.inspect_err(|_| drop(end(app, instance)))?;
+            Ok(None)
+        }
     }
 }
 
@@ -127,21 +186,18 @@ fn await_healthy(
     forgiven: u64,
     deadline: Deadline,
 ) -> Result<()> {
-    let expectation = app.config.health.expectation();
     let began = Instant::now();
-    let mut holds_lock = child.is_none();
+    let mut has_lived = child.is_none();
     let mut seen = "nothing yet".to_owned();
     loop {
         let ended = child.as_mut().and_then(|child| reason_of_end(app, child));
-        let supervisor = supervisor(app, instance)?;
-        match &supervisor {
-            Some((_, note)) if note.restarts > forgiven => {
-                bail!("it died: {}", last_words(app, instance, note))
-            }
-            Some(_) => holds_lock = true,
+        let life = life(app, instance)?;
+        match &life {
+            Some(life) if life.restarts > forgiven => bail!("it died: {}", last_words(app, instance, life)),
+            Some(_) => has_lived = true,
             None => match ended {
                 Some(reason) => bail!("{reason}: {}", last_lines(app, instance)),
-                None if holds_lock => bail!("its supervise ended: {}", last_lines(app, instance)),
+                None if has_lived => bail!("{}", end_in_words(app, instance)),
                 None => {}
             },
         }
@@ -149,9 +205,12 @@ fn await_healthy(
             let waited = span(began.elapsed());
             return Err(timed_out(format!("not healthy within {waited}; its last health check: {seen}")));
         }
-        let checked = expectation.check(instance.port().number(), CHECK.min(deadline.left().max(SHORTEST_CHECK)));
-        match (checked, supervisor) {
-            (Ok(()), Some((pid, _))) => return is_listener_within(app, instance, pid),
+        let checked = healthy(app, instance, CHECK.min(deadline.left().max(SHORTEST_CHECK)));
+        match (checked, life) {
+            (Ok(()), Some(Life { by: RunBy::Supervise(pid), .. })) => {
+                return is_listener_within(app, instance, pid);
+            }
+            (Ok(()), Some(_)) => return Ok(()),
             (Ok(()), None) => {}
             (Err(reason), _) => seen = reason,
         }
@@ -181,8 +240,9 @@ fn is_listener_within(app: &App, instance: &Instance, supervise: Pid) -> Result<
 }
 
 /// How an instance's app ended last, and the last lines that it had printed since it was started.
-fn last_words(app: &App, instance: &Instance, note: &Note) -> String {
-    let exit = note.last_exit.as_deref().unwrap_or("it was restarted");
+fn last_words(app: &App, instance: &Instance, life: &Life) -> String {
+    let of_container = (app.runner() == Runner::Compose).then(|| compose::end_in_words(app, instance).ok()).flatten();
+    let exit = of_container.as_deref().or(life.last_exit.as_deref()).unwrap_or("it was restarted");
     // The journal may have it a moment later than the note.
     let patience = Deadline::after(JOURNALLED);
     let ended = format!("{}{exit}", output::PREFIX);
@@ -197,9 +257,26 @@ fn last_words(app: &App, instance: &Instance, note: &Note) -> String {
     if lines.is_empty() { exit.to_owned() } else { format!("{exit}: {lines}") }
 }
 
+/// How an instance ended for good.
+fn end_in_words(app: &App, instance: &Instance) -> String {
+    let how = match app.runner() {
+        Runner::Compose => match compose::end_in_words(app, instance) {
+            Ok(exit) => format!("its container ended, {exit}"),
+            Err(error) => format!("{error:#}"),
+        },
+        Runner::Direct | Runner::Systemd => "its supervise ended".to_owned(),
+    };
+    let lines = last_lines(app, instance);
+    if lines.is_empty() { how } else { format!("{how}: {lines}") }
+}
+
 /// The last lines of what an instance's app has printed since it was started last, or of what supervise said when it
 /// could not start it at all.
 fn last_lines(app: &App, instance: &Instance) -> String {
+    if app.runner() == Runner::Compose {
+        let lines = compose::last_lines_of_life(app, instance, QUOTED_LINES).unwrap_or_default();
+        return quote(lines.iter().map(String::as_str), QUOTED_LINES);
+    }
     let lines = Tail::last_lines(app, instance, SEARCHED_LINES).unwrap_or_default();
     let started = lines.iter().rposition(|line| line.starts_with(supervise::STARTED));
     match started {
@@ -213,7 +290,7 @@ fn last_lines(app: &App, instance: &Instance) -> String {
 
 /// Lets requests in flight finish, asks the instance to end, and kills what does not. True when it did run.
 pub fn stop(app: &App, instance: &Instance, deadline: Deadline) -> Result<bool> {
-    if supervisor(app, instance)?.is_none() {
+    if !runs(app, instance)? {
         end(app, instance)?;
         let holder = holder_of_port(instance)?;
         if matches!(holder, Owner::Process(_)) {
@@ -227,10 +304,20 @@ pub fn stop(app: &App, instance: &Instance, deadline: Deadline) -> Result<bool> 
     Ok(true)
 }
 
+/// Removes what is kept of an instance that was stopped: its container, which Docker might start at the next boot.
+pub fn discard(app: &App, instance: &Instance) -> Result<()> {
+    match app.runner() {
+        Runner::Compose => compose::remove(app, instance).with_context(|| format!("cannot remove {instance}")),
+        Runner::Direct | Runner::Systemd => Ok(()),
+    }
+}
+
 /// Waits until no connection to an instance is left, or drain_timeout or the deadline has passed.
 pub fn drain(app: &App, instance: &Instance, deadline: Deadline) -> Result<()> {
     let deadline = deadline.within(app.config.deploy.drain_timeout);
-    while process::connections(instance.port().number())? > 0 && deadline.sleep(POLL) {}
+    // A container's end of a connection is in a network of its own.
+    let end = if app.runner() == Runner::Compose { End::Client } else { End::Server };
+    while process::connections(instance.port().number(), end)? > 0 && deadline.sleep(POLL) {}
     Ok(())
 }
 
@@ -238,6 +325,9 @@ pub fn drain(app: &App, instance: &Instance, deadline: Deadline) -> Result<()> {
 fn end(app: &App, instance: &Instance) -> Result<()> {
     let cannot = || format!("cannot stop {instance}");
     // Whatever the configuration says now: each may have been started when it said something else.
+    if app.runner() == Runner::Compose {
+        compose::stop(app, instance).with_context(cannot)?;
+    }
     systemd::stop(app, instance).with_context(cannot)?;
     if let Some((supervise, _)) = supervisor(app, instance)? {
         direct::stop(app, supervise).with_context(cannot)?;
@@ -250,6 +340,32 @@ fn end(app: &App, instance: &Instance) -> Result<()> {
 fn end_leftovers(app: &App, instance: &Instance) {
     let left = process::with_environment(&app.instance_marks(instance));
     left.into_iter().for_each(|one| process::kill_tree(one.pid));
+}
+
+/// Gives each instance a release that runs something which nobody deployed, as only containers can.
+pub fn adopt(app: &App, deadline: Deadline) -> Result<()> {
+    for instance in app.config.instances.iter().filter(|_| app.runner() == Runner::Compose) {
+        compose::adopt(app, instance, deadline).with_context(|| format!("cannot tell what {instance} runs"))?;
+    }
+    Ok(())
+}
+
+/// The container that serves although nothing is enabled; None: none does.
+pub fn serving(app: &App) -> Result<Option<&Instance>> {
+    let is_compose = app.runner() == Runner::Compose;
+    for instance in app.config.instances.iter().filter(|_| is_compose) {
+        if runs(app, instance)? && healthy(app, instance, CHECK).is_ok() {
+            return Ok(Some(instance));
+        }
+    }
+    Ok(None)
+}
+
+/// The instance for a deploy when nothing is enabled: the first, unless its container runs and the other's does not.
+pub fn free(app: &App) -> Result<&Instance> {
+    let [first, second] = &app.config.instances;
+    let is_taken = app.runner() == Runner::Compose && runs(app, first)? && !runs(app, second)?;
+    Ok(if is_taken { second } else { first })
 }
 
 /// Gives an instance a release; the instance is stopped first if it runs.
@@ -271,7 +387,7 @@ pub struct Before {
 impl Before {
     /// Remembers what an instance is now.
     pub fn of(app: &App, instance: &Instance) -> Result<Before> {
-        Ok(Before { release: source::release_of(app, instance)?, ran: supervisor(app, instance)?.is_some() })
+        Ok(Before { release: source::release_of(app, instance)?, ran: runs(app, instance)? })
     }
 
     /// Gives the instance back the release it had, and runs it again if it ran; one that still is what it was is left
@@ -293,7 +409,7 @@ impl Before {
             }
         }
         if self.ran {
-            start(app, instance, Deadline::after(app.config.health.timeout))?;
+            start(app, instance, Deadline::after(app.config.deploy.timeout))?;
         }
         Ok(())
     }

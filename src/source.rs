@@ -2,6 +2,7 @@
 
 mod build;
 mod git;
+pub mod image;
 
 pub use build::make;
 
@@ -12,10 +13,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::builder::{PathBufValueParser, TypedValueParser};
 
-use crate::app::{App, Instance, ReleaseId};
+use crate::app::{App, Instance, ReleaseId, Runner};
 use crate::deadline::Deadline;
 use crate::durable;
+use crate::outcome::usage;
 use crate::process;
+
+use image::Image;
 
 /// What a release is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,12 +28,18 @@ pub enum Origin {
     Commit(String),
     /// A directory, a .tar.gz, or a single file.
     Path(PathBuf),
+    /// An image.
+    Image(Image),
 }
 
 impl Origin {
     /// Whether this release was made from it. What a path held then cannot be told, so a path is always new.
     pub fn is_of(&self, id: &ReleaseId) -> bool {
-        matches!(self, Origin::Commit(commit) if id.is_of(commit))
+        match self {
+            Origin::Commit(commit) => id.is_of(commit),
+            Origin::Image(image) => id.is_of(image.hash()),
+            Origin::Path(_) => false,
+        }
     }
 }
 
@@ -38,6 +48,7 @@ impl std::fmt::Display for Origin {
         match self {
             Origin::Commit(commit) => f.write_str(&commit[..commit.len().min(12)]),
             Origin::Path(path) => path.display().fmt(f),
+            Origin::Image(image) => f.write_str(&image.reference),
         }
     }
 }
@@ -46,7 +57,7 @@ impl std::fmt::Display for Origin {
 /// begun.
 #[derive(clap::Args)]
 pub struct Wanted {
-    /// Branch, tag, commit or latest-tag [default: ref in the configuration]
+    /// Branch, tag, commit or latest-tag, or the tag of an image [default: ref in the configuration]
     #[arg(long = "ref", value_name = "REF", conflicts_with = "from")]
     pub reference: Option<String>,
     /// Make the release from a directory, a .tar.gz or a single file instead of git
@@ -55,8 +66,17 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// What that is now: the path, else the commit that the reference, or the configured one, names.
+    /// What that is now: the path, else the commit that the reference, or the configured one, names, or the image, which
+    /// is brought here.
     pub fn origin(&self, app: &App, deadline: Deadline) -> Result<Origin> {
+        if let (Runner::Compose, Some(compose)) = (app.runner(), &app.config.compose) {
+            if self.from.is_some() {
+                let remedy = "`docker load` or `docker tag` it, set pull = \"missing\" in [compose], and say --ref";
+                return Err(usage(format!("cannot make an image from a path: {remedy}")));
+            }
+            let tag = self.reference.as_deref().unwrap_or(&compose.reference);
+            return image::wanted(app, tag, deadline).map(Origin::Image);
+        }
         if let Some(from) = &self.from {
             return Ok(Origin::Path(from.clone()));
         }
@@ -79,6 +99,12 @@ pub fn release_of(app: &App, instance: &Instance) -> Result<Option<ReleaseId>> {
     };
     let name = target.file_name().unwrap_or_default().to_string_lossy();
     name.parse().map(Some).with_context(|| format!("cannot tell the release of {instance}"))
+}
+
+/// What a release was made from, for people: the tag of its image, else the short commit.
+pub fn version(app: &App, release: &ReleaseId) -> String {
+    let image = image::of_release(app, release).ok().flatten();
+    image.map_or_else(|| release.origin().to_owned(), |image| image.version().to_owned())
 }
 
 /// The release that an instance has, if it was made from what is wanted.
@@ -113,6 +139,9 @@ pub fn prune(app: &App) -> Result<()> {
             .and_then(|()| fs::remove_dir_all(&doomed))
             .with_context(|| format!("cannot remove {}", path.display()))?;
     }
+    if app.runner() == Runner::Compose {
+        image::prune(app)?;
+    }
     // A failed build leaves no release, but a log: as many of those are kept as of releases.
     let mut logged = build_logs(app)?;
     logged.retain(|id| !kept.contains(id));
@@ -130,7 +159,10 @@ fn build_logs(app: &App) -> Result<Vec<ReleaseId>> {
 }
 
 fn names_in(directory: &Path) -> Result<Vec<String>> {
-    let entries = fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        read => read.with_context(|| format!("cannot list {}", directory.display()))?,
+    };
     Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
 }
 

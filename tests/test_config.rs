@@ -120,6 +120,32 @@ fn what_has_no_default_is_asked_for() {
 }
 
 #[test]
+fn containers_need_other_sections_than_processes() {
+    const COMPOSE: &str = "[compose]\nimage = \"user/shop\"\nimage_variable = \"SHOP_IMAGE\"\n";
+    let with = |more: &str| BareHome::new(&format!("app = \"shop\"\nnginx.own = true\n{more}{COMPOSE}"));
+    with("").run("disabled-port", &[]).is(0, "20201\n", "");
+    // Sections that the runner does not use may stay: to try the other one takes one word.
+    let both = format!("{GOOD}{COMPOSE}").replace("app =", "runner = \"direct\"\napp =");
+    BareHome::new(&both).run("disabled-instance", &[]).is(0, "A\n", "");
+    with("runner = \"direct\"\n").run("disabled-instance", &[]).fails(2, &["missing key `source`"]);
+    refused("app =", "runner = \"compose\"\napp =", 1, &["missing key `compose`"]);
+
+    let section = |text: &str| format!("own = true\n{}", COMPOSE.replace("image = \"user/shop\"", text));
+    refused("own = true", &section(""), 12, &["missing key `image`"]);
+    for image in ["user/shop:v1", "user/shop@sha256:12", "User/Shop", "-shop", "user/", "", "a b"] {
+        let text = format!("image = {image:?}");
+        refused("own = true", &section(&text), 13, &["expected an image without a tag, such as \"user/app\", got"]);
+    }
+    let more = |key: &str| section(&format!("image = \"registry.example:5000/user/shop\"\n{key}"));
+    refused("own = true", &more("pull = \"often\""), 14, &["unknown variant `often`", "`always`", "`missing`"]);
+    refused("own = true", &more("docker_host = \"tcp://10.0.0.1\""), 14, &["expected unix:///PATH"]);
+    refused("own = true", &more("ref = \"-x\""), 14, &["\"-x\" would be taken for an option"]);
+    refused("own = true", &more("services = 1"), 14, &["unknown key `services`", "`image_variable`"]);
+    let variable = more("").replace("SHOP_IMAGE", "SHOP-IMAGE");
+    refused("own = true", &variable, 15, &["expected a variable's name such as \"APP_IMAGE\", got \"SHOP-IMAGE\""]);
+}
+
+#[test]
 fn a_configuration_that_is_not_there_is_named_with_what_lays_it() {
     let home = BareHome::new(GOOD);
     let file = home.path().canonicalize().unwrap().join("config.toml");

@@ -234,8 +234,12 @@ fn the_configurations_page_knows_each_key_and_no_other() {
 
 /// The least configuration, with these lines put into its tables.
 fn configuration(more: &BTreeMap<&str, String>) -> Result<String, String> {
-    let mut tables =
-        BTreeMap::from([("", "app = \"shop\"\n"), ("source", "git = \"x\"\n"), ("run", "command = \"x\"\n")]);
+    let mut tables = BTreeMap::from([
+        ("", "app = \"shop\"\n"),
+        ("source", "git = \"x\"\n"),
+        ("run", "command = \"x\"\n"),
+        ("compose", "image_variable = \"X\"\nimage = \"x\"\n"),
+    ]);
     for table in more.keys() {
         tables.entry(table).or_insert("");
     }
@@ -273,15 +277,20 @@ fn each_documented_default_is_what_leaving_the_key_out_means() {
 fn a_key_is_called_required_exactly_when_it_is() {
     let page = read("man/cutover-config.5");
     let required: Vec<&str> = page.lines().filter(|line| line.ends_with(" required")).collect();
-    assert_eq!(required.len(), 3, "{required:?}");
-    let without = |left_out: &str| {
-        let text = "app = \"x\"\n[source]\ngit = \"x\"\n[run]\ncommand = \"x\"\n";
-        Config::parse(&text.lines().filter(|line| !line.starts_with(left_out)).collect::<Vec<_>>().join("\n"))
-    };
-    assert!(without("nothing").is_ok());
+    assert_eq!(required.len(), 5, "{required:?}");
+    let processes = "app = \"x\"\n[source]\ngit = \"x\"\n[run]\ncommand = \"x\"\n";
+    let containers = "app = \"x\"\n[compose]\nimage_variable = \"X\"\nimage = \"x\"\n";
+    for least in [processes, containers] {
+        assert!(Config::parse(least).is_ok());
+    }
     for line in required {
         let key = line.split_whitespace().nth(2).unwrap();
-        assert!(without(key).is_err_and(|error| error.contains(&format!("missing key `{key}`"))), "{key}");
+        let is_it = |line: &&str| line.starts_with(&format!("{key} ="));
+        for least in [processes, containers].iter().filter(|least| least.lines().any(|line| is_it(&line))) {
+            let text: Vec<&str> = least.lines().filter(|line| !is_it(line)).collect();
+            let error = Config::parse(&text.join("\n")).unwrap_err();
+            assert!(error.contains(&format!("missing key `{key}`")), "{error}");
+        }
     }
 }
 
@@ -291,7 +300,7 @@ fn the_examples_of_configurations_are_valid() {
     let in_readme = readme.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
     let in_manual = manual.split(".Bd -literal -offset indent\n").skip(1).filter_map(|rest| rest.split(".Ed").next());
     let examples: Vec<&str> = in_readme.chain(in_manual.filter(|example| example.starts_with("app = "))).collect();
-    assert_eq!(examples.len(), 3);
+    assert_eq!(examples.len(), 5);
     for example in examples {
         Config::parse(example).unwrap_or_else(|error| panic!("{error} in {example}"));
     }

@@ -17,6 +17,7 @@ mod test_crash;
 mod test_deploy;
 mod test_disabled_instance;
 mod test_disabled_port;
+mod test_docker;
 mod test_documentation;
 mod test_enabled_instance;
 mod test_enabled_port;

@@ -10,6 +10,7 @@ use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::names::{Instance, Port};
+use crate::docker;
 use crate::health::{Expectation, StatusSet};
 use crate::outcome::usage;
 
@@ -20,17 +21,22 @@ pub struct Config {
     /// The app's name; it goes into nginx's configuration and file names.
     #[serde(deserialize_with = "app_name")]
     pub app: String,
-    /// What runs the instances; None: systemd where it runs and root installs, else nobody but supervise.
+    /// What runs the instances; None: Compose where it is configured, else systemd where it runs and root installs, else
+    /// nobody but supervise.
     pub runner: Option<Runner>,
     /// The two instances, in the file's order.
     #[serde(default = "default_instances", deserialize_with = "instances")]
     pub instances: [Instance; 2],
-    /// Where releases come from.
+    /// The instances as containers; None: they are processes.
+    pub compose: Option<Compose>,
+    /// Where releases come from. Not used by the compose runner, and then empty where it is missing.
+    #[serde(default)]
     pub source: Source,
     /// How a release is built.
     #[serde(default)]
     pub build: Build,
-    /// How an instance is run.
+    /// How an instance is run. Not used by the compose runner, and then empty where it is missing.
+    #[serde(default)]
     pub run: Run,
     /// When an instance is healthy.
     #[serde(default)]
@@ -51,10 +57,50 @@ pub enum Runner {
     Direct,
     /// A unit of systemd's runs `supervise`.
     Systemd,
+    /// Docker runs a container, as Compose was told.
+    Compose,
+}
+
+/// `[compose]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Compose {
+    /// The Compose file, in the home or absolute; the instances are services in it.
+    #[serde(default = "default_compose_file")]
+    pub file: PathBuf,
+    /// The variable that stands for the image in that file.
+    #[serde(deserialize_with = "variable_name")]
+    pub image_variable: String,
+    /// The image, without a tag.
+    #[serde(deserialize_with = "image_name")]
+    pub image: String,
+    /// The tag, or the digest, that is deployed when none is named.
+    #[serde(rename = "ref", default = "default_tag", deserialize_with = "argument")]
+    pub reference: String,
+    /// When the registry is asked.
+    #[serde(default)]
+    pub pull: Pull,
+    /// The socket on which Docker listens, written `unix:///run/user/1000/docker.sock`; None: where DOCKER_HOST says, else
+    /// the usual place.
+    #[serde(default, deserialize_with = "docker_host")]
+    pub docker_host: Option<PathBuf>,
+}
+
+/// When the registry is asked for an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pull {
+    /// For each deploy: a tag may have moved.
+    #[default]
+    Always,
+    /// Only for an image that the machine does not have.
+    Missing,
+    /// Not at all: images are built or loaded here.
+    Never,
 }
 
 /// `[source]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
     /// The repository: a URL or a path.
@@ -177,6 +223,7 @@ impl Config {
     /// Parses and checks a configuration. The error names the line.
     pub fn parse(text: &str) -> Result<Config, String> {
         let config: Config = toml::from_str(text).map_err(|error| describe(text, &error))?;
+        config.has_what_runs_it()?;
         let status = config.nginx.status_port;
         if let Some(taken) = config.instances.iter().find(|instance| instance.port() == status) {
             let mistake = format!("status_port {status} is the port of instance {taken}; give it a port of its own");
@@ -186,6 +233,21 @@ impl Config {
             });
         }
         Ok(config)
+    }
+}
+
+impl Config {
+    /// Each kind of runner needs sections of its own.
+    fn has_what_runs_it(&self) -> Result<(), String> {
+        // Of the whole, as the parser would tell it.
+        let missing = |key| Err(format!("line 1: missing key `{key}`; see cutover-config(5)"));
+        match (self.runner, &self.compose) {
+            (Some(Runner::Compose), None) => missing("compose"),
+            (Some(Runner::Compose) | None, Some(_)) => Ok(()),
+            _ if self.source.git.is_empty() => missing("source"),
+            _ if self.run.command.is_empty() => missing("run"),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -211,6 +273,17 @@ fn describe(text: &str, error: &toml::de::Error) -> String {
 impl Default for Build {
     fn default() -> Build {
         Build { command: None, timeout: Duration::from_secs(15 * 60) }
+    }
+}
+
+impl Default for Run {
+    fn default() -> Run {
+        Run {
+            command: String::new(),
+            env_file: None,
+            stop_signal: default_stop_signal(),
+            stop_timeout: default_stop_timeout(),
+        }
     }
 }
 
@@ -258,6 +331,14 @@ fn default_instances() -> [Instance; 2] {
 
 fn default_ref() -> String {
     "main".to_owned()
+}
+
+fn default_compose_file() -> PathBuf {
+    PathBuf::from("docker-compose.yml")
+}
+
+fn default_tag() -> String {
+    "latest".to_owned()
 }
 
 fn default_stop_signal() -> nix::sys::signal::Signal {
@@ -321,6 +402,38 @@ fn argument<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
         _ if text.starts_with('-') => Err(format!("{text:?} would be taken for an option")),
         _ if text.contains(char::is_control) => Err(format!("{text:?} holds a control character")),
         _ => Ok(text.to_owned()),
+    })
+}
+
+fn docker_host<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+    from_text(from, |text| docker::socket_of(text).map(Some))
+}
+
+fn variable_name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    from_text(from, |text| {
+        let begins_well = text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
+        match begins_well && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+            true => Ok(text.to_owned()),
+            false => Err(format!("expected a variable's name such as \"APP_IMAGE\", got {text:?}")),
+        }
+    })
+}
+
+/// An image's name as distribution/reference has it, without a tag or digest: the part after the last `/` has no `:`.
+fn image_name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    from_text(from, |text| {
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
+        let (registry, name) = text.rsplit_once('/').unwrap_or(("", text));
+        let is_name = !name.is_empty() && name.bytes().all(plain);
+        let is_registry =
+            registry.bytes().all(|byte| plain(byte) || byte.is_ascii_uppercase() || b"/:".contains(&byte));
+        // What goes without saying on Docker Hub, Docker never says.
+        let short = text.strip_prefix("docker.io/").unwrap_or(text);
+        let short = short.strip_prefix("library/").unwrap_or(short);
+        match is_name && is_registry && text.starts_with(|first: char| first.is_ascii_alphanumeric()) {
+            true => Ok(short.to_owned()),
+            false => Err(format!("expected an image without a tag, such as \"user/app\", got {text:?}")),
+        }
     })
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 use cutover::app::config::Standby;
-use cutover::app::{App, Home, Instance, Turn, Wait};
+use cutover::app::{App, Home, Instance, Runner, Turn, Wait};
 use cutover::deadline::Deadline;
 use cutover::outcome::{self, Exit};
 use cutover::{nginx, output, runner, source};
@@ -46,11 +46,16 @@ fn run(arguments: Arguments) -> Result<Exit> {
         nginx::switch(&app, standby).context("cannot fall back")?;
         return Ok(Exit::Done);
     }
-    if has_standby
-        && app.config.deploy.standby == Standby::Keep
-        && let Err(error) = start(&app, &turn, standby)
-    {
-        // The app is back: to try this again and again would only keep the next deploy waiting.
+    // The app is back: to try again and again what fails here would only keep the next deploy waiting.
+    let tried = match app.config.deploy.standby {
+        Standby::Keep if has_standby => start(&app, &turn, standby),
+        // Docker has started what it was not to, as its restart policy says.
+        Standby::Stop if app.runner() == Runner::Compose => {
+            runner::stop(&app, standby, Deadline::after(app.config.deploy.timeout)).map(drop)
+        }
+        Standby::Keep | Standby::Stop => Ok(()),
+    };
+    if let Err(error) = tried {
         outcome::say(TOOL, format_args!("{error:#}; {enabled} serves without a standby"));
     }
     Ok(Exit::Done)
@@ -58,7 +63,7 @@ fn run(arguments: Arguments) -> Result<Exit> {
 
 fn start(app: &App, turn: &Turn, instance: &Instance) -> Result<()> {
     turn.doing(format_args!("starting {instance}"), None);
-    let took = runner::start(app, instance, Deadline::after(app.config.health.timeout))?;
+    let took = runner::start(app, instance, Deadline::after(app.config.deploy.timeout))?;
     outcome::say(TOOL, format_args!("{instance} is healthy, {}", output::span(took)));
     Ok(())
 }

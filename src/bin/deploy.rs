@@ -42,6 +42,10 @@ fn run(arguments: Arguments) -> Result<Exit> {
     let turn = app.turn(TOOL, arguments.wait)?;
     let mut change = Change::begin(TOOL, &app)?;
     let result = deploy(&app, &arguments, &turn, &mut change);
+    if result.is_err() {
+        // However often it fails, the disk does not fill. That it failed is what must be heard.
+        let _ = source::prune(&app);
+    }
     if let Err(error) = change.end(&app, &result) {
         outcome::say(TOOL, format_args!("{error:#}"));
     }
@@ -50,12 +54,16 @@ fn run(arguments: Arguments) -> Result<Exit> {
 
 fn deploy(app: &App, arguments: &Arguments, turn: &Turn, change: &mut Change) -> Result<Exit> {
     let deadline = Deadline::after(app.config.deploy.timeout);
+    runner::adopt(app, deadline)?;
     stand_in(app)?;
-    let (old, new) = (nginx::enabled(app)?, nginx::disabled(app)?);
+    let old = nginx::enabled(app)?;
+    let new = old.map_or_else(|| runner::free(app), |old| Ok(app.other(old)))?;
+    turn.doing("fetching what is wanted", None);
     let origin = arguments.wanted.origin(app, deadline)?;
     if let Some(release) = source::current(app, old, &origin)?
         && let Some(old) = old
-        && runner::supervisor(app, old)?.is_some()
+        && runner::runs(app, old)?
+        && !runner::runs_another_release(app, old)?
         && runner::healthy(app, old, runner::CHECK).is_ok()
     {
         outcome::say(TOOL, format_args!("already current: {old} runs {release}"));
@@ -119,11 +127,16 @@ fn watch<'a>(
 }
 
 /// When the enabled instance is down, its healthy standby answers in its place: it becomes the enabled one, so that the
-/// deploy goes to the instance that nobody needs.
+/// deploy goes to the instance that nobody needs. When nothing is enabled, that is a container which runs already: it may
+/// be what serves so far.
 fn stand_in(app: &App) -> Result<()> {
-    let Some(enabled) = nginx::enabled(app)? else { return Ok(()) };
+    let Some(enabled) = nginx::enabled(app)? else {
+        let Some(serving) = runner::serving(app)? else { return Ok(()) };
+        outcome::say(TOOL, format_args!("{serving} runs already: it is enabled"));
+        return nginx::switch(app, serving);
+    };
     let standby = app.other(enabled);
-    if let Err(seen) = runner::healthy(app, enabled, runner::CHECK)
+    if let Err(seen) = runner::up(app, enabled, runner::CHECK)
         && runner::healthy(app, standby, runner::CHECK).is_ok()
     {
         outcome::say(

@@ -36,6 +36,6 @@ fn run(arguments: Arguments) -> Result<Exit> {
         return Ok(Exit::No);
     };
     turn.doing(format_args!("starting {instance}"), None);
-    runner::start(&app, instance, Deadline::after(app.config.health.timeout))?;
+    runner::start(&app, instance, Deadline::after(app.config.deploy.timeout))?;
     Ok(Exit::Done)
 }

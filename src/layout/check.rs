@@ -7,6 +7,7 @@ use nix::sys::statvfs::statvfs;
 
 use crate::app::{App, Config, Runner};
 use crate::command::{self, Run};
+use crate::compose::Project;
 use crate::deadline::Deadline;
 use crate::nginx;
 use crate::outcome;
@@ -18,8 +19,13 @@ use crate::runner;
 const ROOM: u64 = 100_000_000;
 
 /// The programs that deploys need, and those that the configuration names first in its commands, must be there in the
-/// app's own PATH.
+/// app's own PATH. Containers need Compose only.
 pub fn programs(app: &App) -> Result<()> {
+    if app.runner() == Runner::Compose {
+        // Not run: a plug-in of the user's would run as root.
+        let compose = command::find("docker").or_else(|_| command::find("docker-compose"));
+        return compose.map(drop).context("containers need Docker and Docker Compose");
+    }
     for program in ["sh", "git", "tar", "cp"] {
         command::find(program)?;
     }
@@ -61,7 +67,8 @@ pub fn room(app: &App) -> Result<()> {
 pub fn ports(app: &App) -> Result<()> {
     nginx::check_status_port(app)?;
     for instance in &app.config.instances {
-        if runner::supervisor(app, instance)?.is_some() {
+        // An engine that is not there yet cannot be asked: Compose tells when it comes to that.
+        if app.owner.lend(|| runner::runs(app, instance)).unwrap_or(app.runner() == Runner::Compose) {
             continue;
         }
         let holder = runner::holder_of_port(instance)?;
@@ -81,6 +88,19 @@ pub fn ports(app: &App) -> Result<()> {
     Ok(())
 }
 
+/// What a deploy of containers would fail for as things are: that is told, and can be mended later.
+pub fn containers(app: &App) -> Option<String> {
+    if app.runner() != Runner::Compose {
+        return None;
+    }
+    let checked = app.owner.lend(|| {
+        let project = Project::of(app)?;
+        project.file()?;
+        project.engine.ping()
+    });
+    checked.err().map(|error| format!("deploys will fail until this is mended: {error:#}"))
+}
+
 /// The port of a `listen` directive's value: `80`, `127.0.0.1:8080`, `[::]:443 ssl`; None: it is a path.
 fn port_of(listen: &str) -> Option<u16> {
     let address = listen.split_whitespace().next()?;
@@ -90,14 +110,14 @@ fn port_of(listen: &str) -> Option<u16> {
 /// Refuses, unless forced, what instances that run would not follow: other names or ports, or leaving systemd.
 pub fn check_change(app: &App, force: bool) -> Result<()> {
     let Ok(present) = Config::read(&app.config_file()) else { return Ok(()) };
-    let leaves_systemd = app.config.runner == Some(Runner::Direct) && app.unit_file().exists();
+    let leaves_systemd = matches!(app.runner(), Runner::Direct | Runner::Compose) && app.unit_file().exists();
     let moves = present.instances != app.config.instances;
     if !moves && !leaves_systemd {
         return Ok(());
     }
     let present = App::planned(app.home().to_owned(), app.owner.clone(), present);
     for instance in &present.config.instances {
-        if runner::supervisor(&present, instance)?.is_some() {
+        if present.owner.lend(|| runner::runs(&present, instance))? {
             let danger = match moves {
                 true => format!("cannot change [instances]: {instance} runs on port {}", instance.port()),
                 false => format!("cannot take the app from systemd: {instance} runs"),

@@ -8,15 +8,19 @@ use anyhow::{Context, Result};
 use nix::unistd::Uid;
 
 use super::{Plan, TOOLS, is_system, profile, system, turn};
-use crate::app::App;
+use crate::app::{App, Instance, Runner};
+use crate::command;
+use crate::compose::Project;
 use crate::deadline::Deadline;
 use crate::nginx::{self, Nginx};
 use crate::runner;
+use crate::source::image;
 
 /// Stops the app and takes away nginx's files, the state, the tools and the PATH line. Releases, secrets, hooks, logs and
 /// the configuration stay, unless `purge`. Says what it did.
 pub fn remove(Plan { app, profile: profile_file, .. }: &Plan, purge: bool) -> Result<Vec<String>> {
     let _turn = turn(app, "taking everything away")?;
+    let running = running(app)?;
     // nginx first: when it cannot do without its files, nothing has happened yet.
     let nginx = Nginx::find(app)?;
     let files = nginx::files(app, nginx.version()?)?;
@@ -24,18 +28,23 @@ pub fn remove(Plan { app, profile: profile_file, .. }: &Plan, purge: bool) -> Re
     let taken = if is_system(app) { take()? } else { app.owner.lend(take)? };
     let mut said: Vec<String> = taken.iter().map(|path| format!("removed {}", path.display())).collect();
     let patience = Deadline::after(app.config.deploy.timeout);
-    for instance in &app.config.instances {
-        if runner::supervisor(app, instance)?.is_some() {
-            runner::drain(app, instance, patience)?;
-            said.push(format!("stopped {instance}"));
-        }
+    for instance in running.iter().flatten() {
+        runner::drain(app, instance, patience)?;
+        said.push(format!("stopped {instance}"));
     }
     if Uid::effective().is_root() {
         // By root, with the units: the grant by which the owner could may be gone.
-        said.extend(systems(app)?);
+        said.extend(systems(app, &system::all(app))?);
     }
-    for instance in &app.config.instances {
-        app.owner.lend(|| runner::stop(app, instance, patience))?;
+    if running.is_none() {
+        said.push("left its containers alone: Docker is gone".to_owned());
+    } else {
+        for instance in &app.config.instances {
+            app.owner.lend(|| runner::stop(app, instance, patience).and_then(|_| runner::discard(app, instance)))?;
+        }
+        if purge && app.runner() == Runner::Compose {
+            app.owner.lend(|| image::remove_all(app))?;
+        }
     }
     // Before anything that a second run needs in order to know what to do.
     if let Some(file) = profile_file
@@ -77,9 +86,20 @@ pub fn remove(Plan { app, profile: profile_file, .. }: &Plan, purge: bool) -> Re
     Ok(said)
 }
 
-/// Takes away what systemd and sudo were told; returns what was done.
-pub fn systems(app: &App) -> Result<Vec<String>> {
-    Ok(system::take_away(app)?.iter().map(|path| format!("removed {}", path.display())).collect())
+/// The instances that run; None: their containers are gone with the Docker that had them.
+fn running(app: &App) -> Result<Option<Vec<&Instance>>> {
+    let has_gone = || {
+        let is_there = Project::of(app).is_ok_and(|project| project.engine.has_socket());
+        app.runner() == Runner::Compose && !is_there && command::find("docker").is_err()
+    };
+    let runs = |one| Ok(runner::runs(app, one)?.then_some(one));
+    let running = app.owner.lend(|| app.config.instances.iter().filter_map(|one| runs(one).transpose()).collect());
+    running.map(Some).or_else(|error| if has_gone() { Ok(None) } else { Err(error) })
+}
+
+/// Takes away what systemd and sudo were told in these files; returns what was done.
+pub fn systems(app: &App, files: &[PathBuf]) -> Result<Vec<String>> {
+    Ok(system::take_away(app, files)?.iter().map(|path| format!("removed {}", path.display())).collect())
 }
 
 fn remove_path(path: &Path) -> Result<bool> {

@@ -1,4 +1,5 @@
-//! What root lays for the `systemd` runner: two units, and what sudo lets the app's user do with them.
+//! What root tells systemd: to run bootup when the machine starts, and for the `systemd` runner how to run an instance, with
+//! what sudo lets the app's user do about that.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::step::{self, Step};
-use crate::app::{App, LAID};
+use crate::app::{App, LAID, Runner};
 use crate::command::{self, Run};
 use crate::deadline::Deadline;
 use crate::durable;
@@ -20,6 +21,10 @@ const BOOTED: &str = "/run/systemd/system";
 const PATIENCE: Duration = Duration::from_secs(60);
 /// What systemd adds to the time that the app has, so that it never comes before our own deadlines.
 const SLACK: Duration = Duration::from_secs(10);
+
+/// What ties bootup to Docker: one that died and was started again has stopped its containers, and leaves them so.
+const WITH_DOCKER: &str =
+    "# A Docker that is started again may have left its containers stopped.\nPartOf=docker.service\n";
 
 /// Whether systemd runs this machine.
 pub fn is_booted() -> bool {
@@ -53,15 +58,20 @@ pub fn steps(app: &App) -> Result<Vec<Step>> {
             bail!("cannot call a unit {unit}: {present} is one already; give the app another name");
         }
     }
-    let sudoers = fill(include_str!("../../systemd/sudoers"));
-    step::check_sudoers(&sudoers)?;
     let bootup = app.bootup_unit_file();
-    Ok(vec![
-        Step::sudoers(app.sudoers_file(), sudoers),
+    let mut steps = vec![
         Step::root_file(bootup.clone(), fill(include_str!("../../systemd/bootup.service")), 0o644),
-        Step::root_link(app.bootup_unit_link(), bootup),
-        Step::root_file(app.unit_file(), fill(include_str!("../../systemd/instance.service")), 0o644),
-    ])
+        Step::root_link(app.bootup_unit_link(), bootup.clone()),
+    ];
+    if app.runner() == Runner::Compose {
+        steps.push(Step::root_link(app.bootup_docker_link(), bootup));
+    } else {
+        let sudoers = fill(include_str!("../../systemd/sudoers"));
+        step::check_sudoers(&sudoers)?;
+        steps.insert(0, Step::sudoers(app.sudoers_file(), sudoers));
+        steps.push(Step::root_file(app.unit_file(), fill(include_str!("../../systemd/instance.service")), 0o644));
+    }
+    Ok(steps)
 }
 
 /// Whether a file is one of ours.
@@ -78,14 +88,16 @@ fn values(app: &App) -> Result<Vec<(&'static str, String)>> {
     let number = account.uid.to_string();
     let alias = format!("CUTOVER_{}", app.name().to_uppercase().replace('-', "_"));
     let mut commands = Vec::new();
-    for instance in &app.config.instances {
+    for instance in app.config.instances.iter().filter(|_| app.runner() != Runner::Compose) {
         for order in Order::ALL {
             let program = command::find(order.program())?.display().to_string();
             let words: Vec<String> = order.arguments(app, instance).iter().map(|word| sudoers_word(word)).collect();
             commands.push(format!("{program} {}", words.join(" ")));
         }
     }
-    command::find("sudo")?;
+    if !commands.is_empty() {
+        command::find("sudo")?;
+    }
     let config = &app.config;
     Ok(vec![
         ("{{app}}", app.name().to_owned()),
@@ -96,6 +108,7 @@ fn values(app: &App) -> Result<Vec<(&'static str, String)>> {
         ("{{alias}}", alias),
         ("{{bin}}", unit_path(&app.bin())?),
         ("{{home}}", unit_path(app.home())?),
+        ("{{with_docker}}\n", if app.runner() == Runner::Compose { WITH_DOCKER } else { "" }.to_owned()),
         ("{{commands}}", commands.join(", \\\n    ")),
         ("{{start_seconds}}", (config.health.timeout + SLACK).as_secs().to_string()),
         ("{{stop_seconds}}", (config.run.stop_timeout + SLACK).as_secs().to_string()),
@@ -134,25 +147,38 @@ pub fn take_up(app: &App) -> Result<bool> {
     Ok(is_old)
 }
 
-/// Stops the units, takes them and the grant away, and makes systemd forget them; returns what is gone.
-pub fn take_away(app: &App) -> Result<Vec<PathBuf>> {
-    if is_booted() && is_laid(&app.unit_file()) {
-        systemctl(std::iter::once("stop".to_owned()).chain(units(app)))?;
+/// What the systemd runner alone needs.
+pub fn of_instances(app: &App) -> [PathBuf; 2] {
+    [app.unit_file(), app.sudoers_file()]
+}
+
+/// All that is laid here.
+pub fn all(app: &App) -> [PathBuf; 3] {
+    [app.bootup_unit_file(), app.unit_file(), app.sudoers_file()]
+}
+
+/// Stops the units of these files, takes the files away, and makes systemd forget them; returns what is gone.
+pub fn take_away(app: &App, files: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut ours: Vec<PathBuf> = files.iter().filter(|path| is_laid(path)).cloned().collect();
+    let [first, second, bootup] = units(app);
+    let instances = [first, second].into_iter().filter(|_| ours.contains(&app.unit_file()));
+    let stopped: Vec<String> =
+        instances.chain(Some(bootup).filter(|_| ours.contains(&app.bootup_unit_file()))).collect();
+    if is_booted() && !stopped.is_empty() {
+        systemctl(std::iter::once("stop".to_owned()).chain(stopped))?;
     }
-    let mut ours = vec![app.bootup_unit_file(), app.unit_file(), app.sudoers_file()];
-    ours.retain(|path| is_laid(path));
-    if fs::read_link(app.bootup_unit_link()).is_ok_and(|target| ours.contains(&target)) {
-        ours.insert(0, app.bootup_unit_link());
+    for link in [app.bootup_unit_link(), app.bootup_docker_link()] {
+        if fs::read_link(&link).is_ok_and(|target| ours.contains(&target)) {
+            ours.insert(0, link);
+        }
     }
-    let mut gone = Vec::new();
-    for path in ours {
-        durable::remove(&path)?;
-        gone.push(path);
+    for path in &ours {
+        durable::remove(path)?;
     }
-    if is_booted() && !gone.is_empty() {
+    if is_booted() && !ours.is_empty() {
         systemctl(["daemon-reload".to_owned()])?;
     }
-    Ok(gone)
+    Ok(ours)
 }
 
 fn systemctl(arguments: impl IntoIterator<Item = String>) -> Result<String> {

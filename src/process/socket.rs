@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::net::SocketAddr as SocketAddress;
 use std::os::unix::ffi::OsStrExt;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -14,7 +15,7 @@ use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 use nix::unistd::{Gid, Uid};
-use procfs::net::{TcpState, tcp, tcp6};
+use procfs::net::{TcpNetEntry, TcpState, tcp, tcp6};
 use procfs::process::all_processes;
 
 use super::{Pid, Process, describe, tree};
@@ -50,17 +51,37 @@ struct Entry {
     uid: u32,
 }
 
-/// The sockets of a port that one can ask for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Listening,
-    /// Open on the server's side: answers may still be under way on them.
-    Connected,
+/// An end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Where somebody listened.
+    Server,
+    /// Where somebody called.
+    Client,
 }
 
-/// How many connections to this port are open on the server's side.
-pub fn connections(port: u16) -> Result<usize> {
-    Ok(sockets(port, Kind::Connected)?.len())
+/// The sockets of a port that one can ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Listening,
+    /// Open at this end: answers may still be under way on them.
+    Connected(End),
+}
+
+impl Kind {
+    /// Whether a socket is one of these: whoever calls an instance calls it on the loopback.
+    fn has(self, port: u16, here: SocketAddress, there: SocketAddress) -> bool {
+        match self {
+            Kind::Connected(End::Client) => there.port() == port && there.ip().is_loopback(),
+            Kind::Listening | Kind::Connected(End::Server) => here.port() == port,
+        }
+    }
+}
+
+/// How many connections to this port are open at that end, as far as it is in this network; of those who call, only on the
+/// loopback.
+pub fn connections(port: u16, end: End) -> Result<usize> {
+    Ok(sockets(port, Kind::Connected(end))?.len())
 }
 
 /// Who listens on this port, on whatever address. `likely` is the root of the tree where it is looked for first, which
@@ -103,10 +124,13 @@ fn asked(port: u16, kind: Kind) -> Result<Vec<Entry>> {
 }
 
 fn ask(socket: &Socket, family: u8, mut socket_id: SocketId, port: u16, kind: Kind) -> Result<Vec<Entry>> {
-    socket_id.source_port = port;
+    match kind {
+        Kind::Connected(End::Client) => socket_id.destination_port = port,
+        Kind::Listening | Kind::Connected(End::Server) => socket_id.source_port = port,
+    }
     let states = match kind {
         Kind::Listening => StateFlags::LISTEN,
-        Kind::Connected => StateFlags::ESTABLISHED | StateFlags::SYN_RECV | StateFlags::CLOSE_WAIT,
+        Kind::Connected(_) => StateFlags::ESTABLISHED | StateFlags::SYN_RECV | StateFlags::CLOSE_WAIT,
     };
     let request = InetRequest { family, protocol: IPPROTO_TCP, extensions: ExtensionFlags::empty(), states, socket_id };
     let mut header = NetlinkHeader::default();
@@ -120,7 +144,7 @@ fn ask(socket: &Socket, family: u8, mut socket_id: SocketId, port: u16, kind: Ki
     let mut found = Vec::new();
     loop {
         let (datagram, _) = socket.recv_from_full()?;
-        let part = parse(&datagram, port)?;
+        let part = parse(&datagram, port, kind)?;
         found.extend(part.entries);
         if part.is_last {
             return Ok(found);
@@ -135,14 +159,17 @@ struct Part {
     is_last: bool,
 }
 
-fn parse(datagram: &[u8], port: u16) -> Result<Part> {
+fn parse(datagram: &[u8], port: u16, kind: Kind) -> Result<Part> {
     let mut part = Part::default();
     let mut rest = datagram;
     while !rest.is_empty() {
         let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest).map_err(|error| anyhow!("{error}"))?;
         match message.payload {
             NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                if response.header.socket_id.source_port == port {
+                let socket = &response.header.socket_id;
+                let here = SocketAddress::new(socket.source_address, socket.source_port);
+                let there = SocketAddress::new(socket.destination_address, socket.destination_port);
+                if kind.has(port, here, there) {
                     part.entries.push(Entry { inode: response.header.inode.into(), uid: response.header.uid });
                 }
             }
@@ -162,12 +189,13 @@ fn parse(datagram: &[u8], port: u16) -> Result<Part> {
 fn listed(port: u16, kind: Kind) -> Result<Vec<Entry>> {
     let wanted: &[TcpState] = match kind {
         Kind::Listening => &[TcpState::Listen],
-        Kind::Connected => &[TcpState::Established, TcpState::SynRecv, TcpState::CloseWait],
+        Kind::Connected(_) => &[TcpState::Established, TcpState::SynRecv, TcpState::CloseWait],
     };
     let mut entries = tcp().context("cannot read /proc/net/tcp")?;
     // A kernel without IPv6 has no such table.
     entries.extend(tcp6().unwrap_or_default());
-    let matching = entries.iter().filter(|entry| entry.local_address.port() == port && wanted.contains(&entry.state));
+    let is_it = |entry: &TcpNetEntry| kind.has(port, entry.local_address, entry.remote_address);
+    let matching = entries.iter().filter(|entry| is_it(entry) && wanted.contains(&entry.state));
     Ok(matching.map(|entry| Entry { inode: entry.inode, uid: entry.uid }).collect())
 }
 
@@ -214,15 +242,15 @@ mod tests {
 
         #[test]
         fn what_the_kernel_says_is_understood(port: u16, inode: u32, uid: u32) {
-            let part = parse(&answer(port, inode, uid), port).unwrap();
+            let part = parse(&answer(port, inode, uid), port, Kind::Listening).unwrap();
             prop_assert_eq!(part.entries, [Entry { inode: inode.into(), uid }]);
             prop_assert!(part.is_last);
-            prop_assert!(parse(&answer(port, inode, uid), port.wrapping_add(1)).unwrap().entries.is_empty());
+            prop_assert!(parse(&answer(port, inode, uid), port.wrapping_add(1), Kind::Listening).unwrap().entries.is_empty());
         }
 
         #[test]
         fn any_bytes_end_in_an_answer_or_an_error(bytes: Vec<u8>, port: u16) {
-            drop(parse(&bytes, port));
+            drop(parse(&bytes, port, Kind::Connected(End::Client)));
         }
 
         #[test]
@@ -233,7 +261,7 @@ mod tests {
             let length = bytes.len();
             bytes[at % length] = byte;
             bytes.truncate(end);
-            drop(parse(&bytes, port));
+            drop(parse(&bytes, port, Kind::Connected(End::Client)));
         }
     }
 
@@ -245,7 +273,7 @@ mod tests {
             let port = listener.local_addr().unwrap().port();
             let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let _server = listener.accept().unwrap();
-            for kind in [Kind::Listening, Kind::Connected] {
+            for kind in [Kind::Listening, Kind::Connected(End::Server), Kind::Connected(End::Client)] {
                 assert_eq!(asked(port, kind).unwrap(), listed(port, kind).unwrap());
                 assert_eq!(asked(port, kind).unwrap().len(), 1);
             }

@@ -1,8 +1,9 @@
-//! What an instance has printed, and goes on printing: in its log file, or in systemd's journal.
+//! What an instance has printed, and goes on printing: in its log file, in systemd's journal, or in Docker's
+//! keeping.
 
 use anyhow::Result;
 
-use super::journal;
+use super::{compose, journal};
 use crate::app::{App, Instance, Runner};
 use crate::logfile;
 
@@ -12,6 +13,8 @@ pub enum Tail {
     File(logfile::Follower),
     /// In the journal.
     Journal(journal::Follower),
+    /// In what Docker keeps of the container's.
+    Container(compose::Follower),
 }
 
 impl Tail {
@@ -20,6 +23,7 @@ impl Tail {
         match app.runner() {
             Runner::Direct => logfile::last_lines(&app.instance_log(instance), count),
             Runner::Systemd => journal::last_lines(app, instance, count),
+            Runner::Compose => compose::last_lines(app, instance, count),
         }
     }
 
@@ -31,6 +35,7 @@ impl Tail {
                 (lines, Tail::File(follower))
             }
             Runner::Systemd => (Vec::new(), Tail::Journal(journal::Follower::of(app, instance, count)?)),
+            Runner::Compose => (Vec::new(), Tail::Container(compose::Follower::of(app, instance, count)?)),
         })
     }
 
@@ -39,6 +44,7 @@ impl Tail {
         match self {
             Tail::File(follower) => follower.new_lines(),
             Tail::Journal(follower) => follower.new_lines(),
+            Tail::Container(follower) => follower.new_lines(),
         }
     }
 }

@@ -17,16 +17,17 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use serde::{Deserialize, Serialize};
 
-use crate::app::{App, Instance};
+use crate::app::{App, Instance, Runner};
 use crate::command;
 use crate::health;
 use crate::lock::{self, Lock};
-use crate::outcome::{Exit, failure};
+use crate::outcome::{Exit, failure, usage};
 use crate::process::{self, Bond, Pid, Until};
 use crate::source;
 
 use super::output::{Output, PREFIX};
-use super::{CHECK, healthy, is_listener_within};
+use super::watch::answers;
+use super::{CHECK, is_listener_within};
 
 /// How the line begins after which the output of the app's present life stands.
 pub const STARTED: &str = "supervise: started ";
@@ -59,6 +60,9 @@ impl Note {
 
 /// Keeps an instance running until SIGTERM or SIGINT asks for its end.
 pub fn supervise(app: &App, instance: &Instance) -> Result<()> {
+    if app.runner() == Runner::Compose {
+        return Err(usage(format!("cannot supervise {instance}: Docker keeps containers running")));
+    }
     let path = app.instance_lock(instance);
     let lock = Lock::take(&path)?.ok_or_else(|| {
         let holder = lock::holder(&path).ok().flatten().map_or_else(String::new, |(pid, _)| format!(" by pid {pid}"));
@@ -80,7 +84,7 @@ fn tell_when_ready(app: &App, instance: &Instance) {
     extend_timeout(app.config.health.timeout);
     let (app, instance, began) = (app.clone(), instance.clone(), Instant::now());
     thread::spawn(move || {
-        while healthy(&app, &instance, CHECK).is_err() || is_listener_within(&app, &instance, Pid::own()).is_err() {
+        while answers(&app, &instance, CHECK).is_err() || is_listener_within(&app, &instance, Pid::own()).is_err() {
             thread::sleep(health::pause(began.elapsed()));
         }
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);

@@ -4,19 +4,20 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use super::{CHECK, POLL, last_lines, last_words, supervisor};
-use crate::app::{App, Instance};
+use super::{CHECK, Life, POLL, RunBy, compose, end_in_words, last_words, life, listener};
+use crate::app::{App, Instance, Runner};
 use crate::deadline::Deadline;
 use crate::process::{self, Owner, Process};
 
 /// An instance as it is now.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct State {
     /// The process that listens on its port; None: none, or one that we may not see.
     pub pid: Option<Process>,
     /// Whether anybody listens on its port.
     pub listens: bool,
-    /// Resident memory of its processes in bytes, supervise not counted; None when it does not run.
+    /// Resident memory of its processes in bytes, supervise not counted, or what its container's cgroup holds; None when
+    /// it does not run.
     pub memory: Option<u64>,
     /// How often it was restarted since it was started; None when it does not run.
     pub restarts: Option<u64>,
@@ -26,43 +27,60 @@ pub struct State {
 
 /// Looks at an instance's processes.
 pub fn state(app: &App, instance: &Instance) -> Result<State> {
-    let supervisor = supervisor(app, instance)?;
-    let owner = process::owner(instance.port().number(), supervisor.as_ref().map(|(pid, _)| *pid))?;
+    let life = life(app, instance)?;
+    let owner = listener(app, instance)?;
     let pid = match owner {
         Owner::Process(process) => Some(process),
         Owner::Nobody | Owner::Hidden(_) => None,
     };
-    // Below supervise and the leash, or below whatever listens without them.
-    let processes = match (&supervisor, pid) {
-        (Some((supervise, _)), _) => Some(process::tree(*supervise).into_iter().skip(2).collect()),
-        (None, listener) => listener.map(|listener| process::tree(listener.pid)),
-    };
-    let note = supervisor.map(|(_, note)| note);
     Ok(State {
         pid,
         listens: owner != Owner::Nobody,
-        memory: processes.map(|processes: Vec<Process>| process::memory(&processes)),
-        restarts: note.as_ref().map(|note| note.restarts),
-        last_exit: note.and_then(|note| note.last_exit),
+        memory: memory(app, instance, life.as_ref(), pid)?,
+        restarts: life.as_ref().map(|life| life.restarts),
+        last_exit: life.and_then(|life| life.last_exit),
     })
 }
 
-/// Checks an instance's health once. Err: what was wrong, in words.
-pub fn healthy(app: &App, instance: &Instance, patience: Duration) -> Result<(), String> {
+fn memory(app: &App, instance: &Instance, life: Option<&Life>, listener: Option<Process>) -> Result<Option<u64>> {
+    // Below supervise and the leash, or below whatever listens without them.
+    let processes: Vec<Process> = match (life.map(|life| &life.by), listener) {
+        (Some(RunBy::Docker(_)), _) => return compose::memory(app, instance),
+        (Some(RunBy::Supervise(supervise)), _) => process::tree(*supervise).into_iter().skip(2).collect(),
+        (None, Some(listener)) => process::tree(listener.pid),
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(process::memory(&processes)))
+}
+
+/// Whether an instance's port gives a healthy answer. Err: what was wrong, in words.
+pub fn answers(app: &App, instance: &Instance, patience: Duration) -> Result<(), String> {
     app.config.health.expectation().check(instance.port().number(), patience)
+}
+
+/// Checks an instance's health once: its answer, and for a container what Docker's own check says. Err: what was wrong, in
+/// words.
+pub fn healthy(app: &App, instance: &Instance, patience: Duration) -> Result<(), String> {
+    answers(app, instance, patience)?;
+    if app.runner() == Runner::Compose { compose::health(app, instance) } else { Ok(()) }
+}
+
+/// Whether an instance is up, so far as anybody can tell: it answers, and Docker does not call it unhealthy. To be not up is
+/// a reason to take the traffic from it. Err: what was wrong, in words.
+pub fn up(app: &App, instance: &Instance, patience: Duration) -> Result<(), String> {
+    answers(app, instance, patience)?;
+    if app.runner() == Runner::Compose { compose::not_unhealthy(app, instance) } else { Ok(()) }
 }
 
 /// Watches an instance after the cutover: for the whole soak it must not die, and at its end it must still be healthy.
 pub fn soak(app: &App, instance: &Instance) -> Result<()> {
-    let Some((watched, before)) = supervisor(app, instance)? else { bail!("{instance} does not run any more") };
+    let Some(before) = life(app, instance)? else { bail!("{instance} does not run any more") };
     let deadline = Deadline::after(app.config.deploy.soak);
     loop {
-        match supervisor(app, instance)? {
-            Some((pid, note)) if pid == watched && note.restarts == before.restarts => {}
-            Some((_, note)) => {
-                bail!("{instance} died after the cutover: {}", last_words(app, instance, &note))
-            }
-            None => bail!("{instance} was stopped after the cutover: {}", last_lines(app, instance)),
+        match life(app, instance)? {
+            Some(life) if life.by == before.by && life.restarts == before.restarts => {}
+            Some(life) => bail!("{instance} died after the cutover: {}", last_words(app, instance, &life)),
+            None => bail!("{instance} went down after the cutover: {}", end_in_words(app, instance)),
         }
         if !deadline.sleep(POLL) {
             break;

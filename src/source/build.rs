@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 
-use super::{Origin, git, releases, sweep};
-use crate::app::{App, ReleaseId};
+use super::{Origin, git, image, releases, sweep};
+use crate::app::{App, ReleaseId, Runner};
 use crate::command::{self, Run};
 use crate::deadline::Deadline;
 use crate::durable;
@@ -46,6 +46,7 @@ fn new_id(origin: &Origin, known: &[ReleaseId]) -> ReleaseId {
     let short = match origin {
         Origin::Commit(commit) => commit,
         Origin::Path(_) => "local",
+        Origin::Image(image) => image.hash(),
     };
     let mut seconds = process::unix_now();
     loop {
@@ -60,6 +61,7 @@ fn new_id(origin: &Origin, known: &[ReleaseId]) -> ReleaseId {
 fn lay_out(app: &App, origin: &Origin, directory: &Path, deadline: Deadline) -> Result<()> {
     let path = match origin {
         Origin::Commit(commit) => return git::check_out(app, commit, directory, deadline),
+        Origin::Image(image) => return image::lay_out(image, directory),
         Origin::Path(path) => path,
     };
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -77,7 +79,8 @@ fn lay_out(app: &App, origin: &Origin, directory: &Path, deadline: Deadline) -> 
 }
 
 fn build(app: &App, id: &ReleaseId, directory: &Path, deadline: Deadline) -> Result<()> {
-    let Some(command) = &app.config.build.command else { return Ok(()) };
+    let command = app.config.build.command.as_ref().filter(|_| app.runner() != Runner::Compose);
+    let Some(command) = command else { return Ok(()) };
     let log = app.build_log(id);
     let file = durable::open_log(&log).with_context(|| format!("cannot open {}", log.display()))?;
     let ended = Run::new(&command::find("sh")?, ["-c", command])

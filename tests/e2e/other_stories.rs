@@ -88,6 +88,53 @@ pub fn moved() {
     machine.run("test ! -e /etc/sudoers.d/zz-cutover-cafeteria").ok();
     tool(&machine, "bootup").ok();
     serves(&machine, "v3");
+    docker_comes_back(&machine);
+}
+
+/// bootup is run again whenever Docker was started again. No Docker runs within this machine, where /proc/sys cannot be
+/// written: another unit has its name here.
+fn docker_comes_back(machine: &Machine) {
+    machine.run("printf '#!/bin/sh\\nexit 1\\n' >/usr/bin/docker && chmod 755 /usr/bin/docker").ok();
+    let unit = "[Service]\nExecStart=/bin/sleep infinity\nRestart=always\nRestartSec=100ms\n";
+    fs::write(machine.root().join("etc/systemd/system/docker.service"), unit).unwrap();
+    let config = "app = \"dailry\"\n[instances]\nblue = 8081\ngreen = 8082\n[compose]\nimage = \"user/dailry\"\n\
+                  image_variable = \"DAILRY_IMAGE\"\n[nginx]\nlisten = []\nstatus_port = 8079\n";
+    fs::write(machine.root().join("home/admin/dailry.toml"), config).unwrap();
+    let install = |more: &str| {
+        machine.run_as(
+            "admin",
+            &format!("cd cutover-*-linux && sudo ./install --config ~/dailry.toml --user {USER} {more}"),
+        )
+    };
+    let installed = install("");
+    assert!(installed.stderr.contains("deploys will fail until this is mended: cannot find "), "{installed:?}");
+    installed.ok();
+    machine.run("test ! -e /etc/sudoers.d/zz-cutover-dailry && test ! -e /etc/systemd/system/dailry@.service").ok();
+    let verified = machine.run("systemd-analyze verify --man=no dailry-bootup.service");
+    assert_eq!((verified.code, verified.stderr.as_str()), (0, ""));
+    assert_eq!(machine.run("systemctl is-enabled dailry-bootup.service").ok(), "enabled\n");
+
+    machine.run("systemctl daemon-reload && systemctl start docker.service dailry-bootup.service").ok();
+    let runs = || {
+        let said = machine.run("journalctl --quiet --unit dailry-bootup.service --output cat").ok();
+        said.matches("nothing is enabled").count()
+    };
+    await_that("bootup has run", PATIENCE, || runs() == 1);
+    machine.run("systemctl kill --signal=KILL docker.service").ok();
+    await_that("bootup has run again", PATIENCE, || runs() == 2);
+    machine.run("systemctl restart docker.service").ok();
+    await_that("bootup has run once more", PATIENCE, || runs() == 3);
+    machine.run("systemctl stop docker.service && systemctl start docker.service").ok();
+    await_that("bootup has run a fourth time", PATIENCE, || runs() == 4);
+
+    // Docker may only be down: its containers would come back with it, and nobody would be there to end them.
+    let refused = install("--remove --force");
+    assert!(refused.code == 3 && refused.stderr.contains("install: cannot reach Docker"), "{refused:?}");
+    machine.run("rm /usr/bin/docker").ok();
+    let removed = install("--remove --force");
+    assert!(removed.stderr.contains("left its containers alone: Docker is gone"), "{removed:?}");
+    removed.ok();
+    assert_eq!(machine.run("systemctl list-unit-files --no-legend 'dailry*'").stdout, "");
 }
 
 /// Without root: an nginx of the user's own, the direct runner, and cron for the boot.

@@ -1,0 +1,122 @@
+//! A Docker that misbehaves. A real one cannot be made to, so somebody else answers on its socket here; what a real one does
+//! is told by `make e2e-docker`.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::thread;
+
+use nix::sys::socket::{AddressFamily, Backlog, SockType, UnixAddr, listen};
+
+use crate::bare_home::BareHome;
+use crate::site::chmod;
+
+/// A home whose Docker listens on a socket in it.
+fn home() -> (BareHome, PathBuf) {
+    let socket = std::env::temp_dir().join(format!("cutover-{}-{:?}.sock", std::process::id(), thread::current().id()));
+    let config = format!(
+        "app = \"shop\"\nnginx.own = true\n[compose]\nimage = \"user/shop\"\nimage_variable = \"SHOP_IMAGE\"\ndocker_host = \"unix://{}\"\n",
+        socket.display()
+    );
+    let home = BareHome::new(&config);
+    home.enable("A");
+    (home, socket)
+}
+
+/// Answers every question in this way, in the background, until its socket is removed.
+fn answering(socket: &PathBuf, answer: impl Fn(&mut UnixStream) + Send + Sync + 'static) {
+    let listener = UnixListener::bind(socket).unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut question = [0; 4096];
+            let _ = stream.read(&mut question);
+            answer(&mut stream);
+        }
+    });
+}
+
+fn says(status: &str, body: &str) -> impl Fn(&mut UnixStream) + Send + Sync + 'static {
+    let text = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+    move |stream| drop(stream.write_all(text.as_bytes()))
+}
+
+#[test]
+fn a_refusal_is_told_in_dockers_own_words() {
+    let (home, socket) = home();
+    answering(&socket, says("500 Internal Server Error", "{\"message\":\"the disk is on fire\\nand more\"}"));
+    home.run("pid", &[]).fails(3, &["pid: Docker refuses (500 Internal Server Error): the disk is on fire"]);
+    fs::remove_file(socket).unwrap();
+}
+
+#[test]
+fn what_is_no_answer_of_dockers_is_told() {
+    for (status, body) in [("200 OK", "<html>"), ("200 OK", "[1, 2]"), ("200 OK", "[{\"Id\": 7}]"), ("200 OK", "")] {
+        let (home, socket) = home();
+        answering(&socket, says(status, body));
+        home.run("pid", &[]).fails(3, &["cannot understand Docker's answer"]);
+        fs::remove_file(socket).unwrap();
+    }
+}
+
+#[test]
+fn a_docker_that_hangs_up_is_told() {
+    let (home, socket) = home();
+    answering(&socket, |_| {});
+    home.run("pid", &[]).fails(3, &["cannot reach Docker at ", &socket.display().to_string()]);
+    fs::remove_file(socket).unwrap();
+}
+
+#[test]
+fn a_docker_that_does_not_answer_is_waited_for_and_then_told() {
+    let (home, socket) = home();
+    answering(&socket, |stream| drop(stream.read_to_end(&mut Vec::new())));
+    home.run("pid", &[]).fails(124, &["cannot reach Docker at ", "no answer within 20.0 s"]);
+    fs::remove_file(socket).unwrap();
+}
+
+#[test]
+fn a_docker_that_takes_no_connections_any_more_is_not_waited_for_for_ever() {
+    let (home, socket) = home();
+    let flags = nix::sys::socket::SockFlag::empty();
+    let full = nix::sys::socket::socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap();
+    nix::sys::socket::bind(full.as_raw_fd(), &UnixAddr::new(&socket).unwrap()).unwrap();
+    listen(&full, Backlog::new(0).unwrap()).unwrap();
+    let _waiting = UnixStream::connect(&socket).unwrap();
+    home.run("pid", &[]).fails(124, &["cannot reach Docker at ", "no answer within 20.0 s"]);
+    fs::remove_file(socket).unwrap();
+}
+
+#[test]
+fn a_docker_that_is_not_there_is_told_and_status_still_answers() {
+    let (home, socket) = home();
+    let said = format!("cannot reach Docker at {}: there is no such socket; is Docker running?", socket.display());
+    home.run("pid", &[]).is(3, "", &format!("pid: {said}\n"));
+    let shown = home.run("status", &["--json"]).ok();
+    let status: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(status["instances"][1]["health"], *said, "{status}");
+    assert!(status["instances"][1]["pid"].is_null());
+
+    // Left over from a Docker that has gone.
+    drop(UnixListener::bind(&socket).unwrap());
+    home.run("pid", &[]).fails(3, &["connection refused; is Docker running?"]);
+    fs::remove_file(socket).unwrap();
+}
+
+#[test]
+fn a_release_that_says_nothing_sensible_of_its_image_is_named() {
+    let (home, socket) = home();
+    answering(&socket, says("200 OK", "[]"));
+    let release = home.path().join("releases/20260101T000000Z-abcdef");
+    fs::create_dir(&release).unwrap();
+    symlink(&release, home.path().join("instances/A")).unwrap();
+    let file = home.path().canonicalize().unwrap().join("releases/20260101T000000Z-abcdef/image.json");
+    home.run("start-instance", &["A"])
+        .fails(3, &["release 20260101T000000Z-abcdef is no image; update-instance A makes one"]);
+    fs::write(&file, "{").unwrap();
+    home.run("start-instance", &["A"]).fails(3, &[&format!("cannot understand {}", file.display())]);
+    chmod(&file, 0o640);
+    fs::remove_file(socket).unwrap();
+}
