@@ -26,6 +26,11 @@ demo: set-up ## Watch a deploy, a crash and a rollback under load
 	$(CARGO) build --release --bins --example load --locked
 	tests/demo.sh
 
+demo-docker: ## The same with containers: Docker, a registry and Compose of its own (needs root)
+	@tests/docker/set-up.sh
+	$(CARGO) build --release --bins --examples --locked
+	$(CARGO) bench --locked --bench e2e-docker -- --demo
+
 test: set-up ## Install what is missing and run all tests
 	@tests/set-up.sh mandoc strace
 	$(CARGO) build --release --bins --examples --locked
@@ -41,6 +46,11 @@ e2e: ## Boot real servers: install, deploy, reboot, cut the power, and tell whet
 	@tests/set-up.sh git curl ip systemd-nspawn mmdebstrap mkfs.ext4 dpkg-deb make
 	$(CARGO) build --release --bins --examples --locked
 	$(CARGO) bench --locked --bench e2e -- $(E2E_OPTIONS)
+
+e2e-docker: ## Deploy containers on a real Docker: under load, broken, killed, with dockerd killed (needs root)
+	@tests/docker/set-up.sh
+	$(CARGO) build --release --bins --examples --locked
+	$(CARGO) bench --locked --bench e2e-docker -- $(E2E_DOCKER_OPTIONS)
 
 check: ## Formatting and lints, warnings as errors
 	$(CARGO) fmt --check
@@ -91,4 +101,4 @@ help: ## List the targets
 set-up:
 	@tests/set-up.sh nginx git curl node npm python3 ip
 
-.PHONY: all demo test torture e2e check bench install uninstall dist clean help set-up
+.PHONY: all demo demo-docker test torture e2e e2e-docker check bench install uninstall dist clean help set-up

@@ -24,6 +24,10 @@ package_of() {
         systemd-nspawn) echo systemd-container ;;
         mkfs.ext4) echo e2fsprogs ;;
         dpkg-deb) echo dpkg ;;
+        dockerd) echo docker.io ;;
+        busybox) echo busybox-static ;;
+        unshare) echo util-linux ;;
+        script) echo bsdutils ;;
         ip) command -v dnf >/dev/null 2>&1 && echo iproute || echo iproute2 ;;
         *) echo "$1" ;;
     esac

@@ -65,7 +65,12 @@ fn main() -> io::Result<()> {
         _ => {}
     }
 
-    let listener = TcpListener::bind(("127.0.0.1", port()))?;
+    if process::id() == 1 {
+        // In a container: the kernel keeps signals from a first process that does not ask for them.
+        signal(SIGTERM, end as *const () as usize);
+    }
+    let host = env::var("HOST").unwrap_or_else(|_| "127.0.0.1".to_owned());
+    let listener = TcpListener::bind((host, port()))?;
     listen(listener.as_raw_fd(), BACKLOG);
     for stream in listener.incoming() {
         let (stream, app) = (stream?, Arc::clone(&app));
@@ -96,6 +101,10 @@ fn sleep_for_ever() -> ! {
     loop {
         thread::park();
     }
+}
+
+extern "C" fn end(_: i32) {
+    process::exit(0);
 }
 
 /// Neither it nor its child, which inherits this, can be asked to stop.
