@@ -96,6 +96,12 @@ impl Process {
     }
 }
 
+/// Whether a process's working directory is this one or below it; not for another user's process, or one that has gone.
+pub fn works_in(pid: Pid, directory: &Path) -> bool {
+    let working = procfs::process::Process::new(pid.raw()).and_then(|process| process.cwd());
+    working.is_ok_and(|working| working.starts_with(directory))
+}
+
 /// A process in words: `node (pid 4711)`.
 pub fn describe(pid: Pid) -> String {
     match program(pid) {

@@ -182,9 +182,11 @@ fn sweep(app: &App) -> Result<()> {
         let name = entry.file_name();
         let Some(name) = name.to_str().filter(|name| name.starts_with('.')) else { continue };
         let id = name.trim_start_matches(build::BUILDING);
-        let builders = process::with_environment(&[("RELEASE".into(), id.into())]);
-        builders.into_iter().for_each(|builder| process::kill_tree(builder.pid));
         let path = entry.path();
+        let builders = process::with_environment(&[("RELEASE".into(), id.into())]).into_iter();
+        // Another app's release has the same name when it was made in the same second, from a path or the same commit.
+        let ours = builders.filter(|builder| process::works_in(builder.pid, &path));
+        ours.for_each(|builder| process::kill_tree(builder.pid));
         let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
         let removed = if is_directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         removed.with_context(|| format!("cannot remove {}", path.display()))?;

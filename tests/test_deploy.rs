@@ -101,6 +101,21 @@ fn the_second_deploy_gives_up_at_once_or_waits_when_told_to() {
 }
 
 #[test]
+fn what_another_app_runs_is_left_alone_though_its_release_has_the_same_name() {
+    let [first, second] = [(); 2].map(|()| Site::new(Sample::Static, BRISK));
+    first.run("deploy", &["--from", "source"]).ok();
+    let release = fs::read_link(first.home.join("instances/A")).unwrap();
+    let release = release.file_name().unwrap().to_str().unwrap();
+    let pid = first.pid("A");
+    // Made in the same second, and killed.
+    let half_made = second.home.join(format!("releases/.building-{release}"));
+    fs::create_dir(&half_made).unwrap();
+    second.run("deploy", &["--from", "source"]).ok();
+    assert!(!half_made.exists());
+    assert_eq!((first.pid("A"), first.get("/").0), (pid, 200));
+}
+
+#[test]
 fn each_change_is_one_line_of_the_history() {
     let site = Site::new(Sample::Static, BRISK);
     site.run("deploy", &[]).ok();
