@@ -26,8 +26,8 @@ pub enum Bond {
 }
 
 /// Makes `command` start in a session of its own (no terminal to ask on, no signals meant for the caller), with the
-/// usual umask, all signals as on the first day (nohup, for one, ignores some), and with none of the caller's descriptors
-/// but the three standard streams: SSM's agent, for one, waits for every copy of its pipes to close.
+/// usual umask and oom_score_adj, all signals as on the first day (nohup, for one, ignores some), and with none of the
+/// caller's descriptors but the three standard streams: SSM's agent, for one, waits for every copy of its pipes to close.
 pub fn isolate(command: &mut Command, bond: Bond) {
     let parent = Pid::own();
     // SAFETY: what runs between fork and exec makes system calls and takes no lock of this program's; the memory that the
@@ -44,6 +44,7 @@ pub fn isolate(command: &mut Command, bond: Bond) {
                 setsid()?;
             }
             umask(Mode::from_bits_truncate(0o022));
+            reset_memory_badness();
             reset_signals()?;
             seal_descriptors();
             Ok(())
@@ -56,6 +57,12 @@ fn reset_signals() -> std::io::Result<()> {
     // All 64 of Linux, the real-time ones included.
     (1..=64).for_each(reset_signal);
     Ok(SigSet::empty().thread_set_mask()?)
+}
+
+/// Takes back what a caller wished for when memory runs out: GitHub's runner has its jobs' processes killed first, with
+/// 500. Where that is not allowed, it stays.
+fn reset_memory_badness() {
+    let _ = std::fs::write("/proc/self/oom_score_adj", "0");
 }
 
 /// Gives a signal its default action.
