@@ -1,6 +1,7 @@
 //! All tests of the tools, in one program: real tools, a real nginx, real git repositories, real apps.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
+mod agents;
 mod bare_home;
 mod holder;
 mod load;
@@ -8,6 +9,7 @@ mod ran;
 #[path = "load/selftest.rs"]
 mod selftest;
 mod site;
+mod test_agents;
 mod test_bad_input;
 mod test_bootup;
 mod test_broken_release;
