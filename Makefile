@@ -9,10 +9,14 @@ DESTDIR ?=
 HARDSHIPS = tests:: test_bad_input test_broken_release test_crash test_hostile_apps test_nginx_faults test_people \
             test_secrets test_supervise
 
+# How long each fuzzer looks for trouble.
+FUZZ_SECONDS ?= 60
+
 host  = $(shell rustc --print host-tuple)
 built = target/$(host)/release
 version = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 tools = $(basename $(notdir $(wildcard src/bin/*.rs)))
+fuzzers = $(basename $(notdir $(wildcard tests/fuzz/targets/*.rs)))
 
 dist    = target/dist
 package = $(dist)/cutover-$(version)-$(shell uname -m)-linux
@@ -52,6 +56,14 @@ e2e-docker: ## Deploy containers on a real Docker: under load, broken, killed, w
 	$(CARGO) build --release --bins --examples --locked
 	$(CARGO) bench --locked --bench e2e-docker -- $(E2E_DOCKER_OPTIONS)
 
+fuzz: ## Look for requests that on-push takes wrongly, for FUZZ_SECONDS=60 with each fuzzer; a crash fails
+	@tests/set-up.sh c++
+	$(CARGO) fetch --locked --manifest-path tests/fuzz/Cargo.toml
+	command -v cargo-fuzz >/dev/null || test -x target/cargo-fuzz/bin/cargo-fuzz || $(CARGO) install cargo-fuzz --locked --root target/cargo-fuzz
+	mkdir -p $(addprefix target/fuzz-corpus/,$(fuzzers))
+	for fuzzer in $(fuzzers); do PATH="$$PATH:$(CURDIR)/target/cargo-fuzz/bin" $(CARGO) fuzz run --fuzz-dir tests/fuzz --target-dir target/fuzz --sanitizer none \
+	    $$fuzzer target/fuzz-corpus/$$fuzzer tests/fuzz/corpus/$$fuzzer -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 -verbosity=0 -print_final_stats=1 || exit; done
+
 check: ## Formatting and lints, warnings as errors
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
@@ -61,7 +73,7 @@ bench: set-up ## Measure losses, latencies and memory against the alternatives
 	$(CARGO) bench --locked --bench bench -- $(BENCH_OPTIONS)
 
 install: all ## Install tools and man pages below $(DESTDIR)$(prefix), for packagers; ./install sets up an app
-	install -d $(addprefix $(DESTDIR)$(prefix)/,lib/cutover/bin share/man/man1 share/man/man5 share/man/man7 share/doc/cutover)
+	install -d $(addprefix $(DESTDIR)$(prefix)/,lib/cutover/bin share/man/man1 share/man/man5 share/man/man7 share/doc/cutover/examples/codedeploy)
 	install -m 755 $(addprefix $(built)/,$(tools)) $(DESTDIR)$(prefix)/lib/cutover/bin
 	install -m 755 install $(DESTDIR)$(prefix)/lib/cutover
 	install -m 644 man/cutover.7 $(DESTDIR)$(prefix)/share/man/man7
@@ -69,6 +81,9 @@ install: all ## Install tools and man pages below $(DESTDIR)$(prefix), for packa
 	for tool in $(tools); do install -m 644 man/$$tool.1 $(DESTDIR)$(prefix)/share/man/man1/cutover-$$tool.1; done
 	install -m 644 completions/cutover.bash $(DESTDIR)$(prefix)/lib/cutover
 	install -m 644 README.md LICENSE ssm/cutover.json $(DESTDIR)$(prefix)/share/doc/cutover
+	install -m 644 examples/github-actions.yml $(DESTDIR)$(prefix)/share/doc/cutover/examples
+	install -m 644 examples/codedeploy/appspec.yml $(DESTDIR)$(prefix)/share/doc/cutover/examples/codedeploy
+	install -m 755 examples/codedeploy/deploy.sh $(DESTDIR)$(prefix)/share/doc/cutover/examples/codedeploy
 
 uninstall: ## Take away what `make install` laid
 	rm -rf $(DESTDIR)$(prefix)/lib/cutover $(DESTDIR)$(prefix)/share/doc/cutover
@@ -78,7 +93,7 @@ dist: all ## Make a tar and a Debian package of built tools, for servers that ca
 	rm -rf $(dist)
 	install -d $(package)/bin
 	install -m 755 $(addprefix $(built)/,$(tools)) $(package)/bin
-	cp -R install README.md LICENSE man nginx systemd completions ssm $(package)
+	cp -R install README.md LICENSE man nginx systemd completions ssm examples $(package)
 	tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@$(time) -C $(dist) -czf $(package).tar.gz $(notdir $(package))
 	rm -r $(package)
 	$(MAKE) install DESTDIR=$(dist)/deb prefix=/usr
@@ -101,4 +116,4 @@ help: ## List the targets
 set-up:
 	@tests/set-up.sh nginx git curl node npm python3 ip
 
-.PHONY: all demo demo-docker test torture e2e e2e-docker check bench install uninstall dist clean help set-up
+.PHONY: all demo demo-docker test torture e2e e2e-docker fuzz check bench install uninstall dist clean help set-up

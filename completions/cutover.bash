@@ -34,5 +34,5 @@ _cutover() {
 }
 
 # Not install: that is the name of another program as well.
-complete -F _cutover bootup connect-to-nginx deploy disabled-instance disabled-port enabled-instance enabled-port logs pid \
-    rollback start-instance status stop-instance supervise update-instance
+complete -F _cutover bootup connect-to-nginx deploy disabled-instance disabled-port enabled-instance enabled-port logs \
+    on-push pid rollback start-instance status stop-instance supervise update-instance

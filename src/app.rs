@@ -82,6 +82,14 @@ impl App {
         &self.home
     }
 
+    /// What a push deploys: the branch that was pushed to, or the tag of the image that is made of it elsewhere.
+    pub fn pushed_reference(&self) -> String {
+        match (self.runner(), &self.config.compose) {
+            (Runner::Compose, Some(compose)) => compose.reference.clone(),
+            _ => self.config.pushed_branch().to_owned(),
+        }
+    }
+
     /// What runs the instances: as the configuration says, else systemd where `install` has laid its unit.
     pub fn runner(&self) -> Runner {
         match (self.config.runner, &self.config.compose) {
@@ -94,8 +102,17 @@ impl App {
 
     /// Whether systemd has a unit for this app's instances; one of another app's, or of somebody's own, is none.
     pub fn has_unit(&self) -> bool {
-        let home = format!(" --home {} ", self.home.display()).replace('%', "%%");
-        fs::read_to_string(self.unit_file()).is_ok_and(|unit| unit.contains(LAID) && unit.contains(&home))
+        self.is_laid_for_us(&self.unit_file())
+    }
+
+    /// Whether a file is one that `install` has laid for this home.
+    pub fn is_laid_for_us(&self, unit: &Path) -> bool {
+        let home = self.home.display().to_string().replace('%', "%%");
+        let is_ours = |text: &str| {
+            let mut places = text.match_indices(&home).map(|(at, _)| (&text[..at], &text[at + home.len()..]));
+            places.any(|(before, after)| before.ends_with([' ', '=']) && after.starts_with([' ', '/']))
+        };
+        fs::read_to_string(unit).is_ok_and(|text| text.contains(LAID) && is_ours(&text))
     }
 
     /// The app's name.
@@ -161,6 +178,46 @@ impl App {
         self.home.join("hooks")
     }
 
+    /// Holds the secret that webhooks are signed with.
+    pub fn secret_file(&self, push: &config::Push) -> PathBuf {
+        self.home.join(&push.secret_file)
+    }
+
+    /// Where pushes wait for their deploy.
+    pub fn queue(&self) -> PathBuf {
+        self.home.join("queue")
+    }
+
+    /// Is there for as long as a push waits for its deploy.
+    pub fn queued(&self) -> PathBuf {
+        self.queue().join("push")
+    }
+
+    /// The deliveries of the last pushes, by which one that is sent again is known.
+    pub fn deliveries(&self) -> PathBuf {
+        self.queue().join("deliveries")
+    }
+
+    /// The lock of whoever reads or writes the queue.
+    pub fn queue_lock(&self) -> PathBuf {
+        self.run().join("queue.lock")
+    }
+
+    /// The lock of the deploy that works off the queue.
+    pub fn queued_deploy_lock(&self) -> PathBuf {
+        self.run().join("queued-deploy.lock")
+    }
+
+    /// The lock of the `on-push` that listens.
+    pub fn listener_lock(&self) -> PathBuf {
+        self.run().join("on-push.lock")
+    }
+
+    /// The lock of the `on-push` that reads a large body: one at a time does.
+    pub fn large_body_lock(&self) -> PathBuf {
+        self.run().join("large-body.lock")
+    }
+
     /// The logs' directory.
     pub fn logs(&self) -> PathBuf {
         self.home.join("logs")
@@ -174,6 +231,16 @@ impl App {
     /// What a release's build printed, or its container when it failed to start.
     pub fn build_log(&self, id: &ReleaseId) -> PathBuf {
         self.logs().join(format!("build-{id}.log"))
+    }
+
+    /// What the user's hooks print.
+    pub fn hooks_log(&self) -> PathBuf {
+        self.logs().join("hooks.log")
+    }
+
+    /// What `on-push` and the deploys that it starts say, where systemd does not keep it.
+    pub fn push_log(&self) -> PathBuf {
+        self.logs().join("push.log")
     }
 
     /// The record of past deploys.
@@ -216,14 +283,19 @@ impl App {
         Path::new(SYSTEM_UNITS).join(self.bootup_unit())
     }
 
-    /// The link by which systemd starts it at boot.
-    pub fn bootup_unit_link(&self) -> PathBuf {
-        Path::new(SYSTEM_UNITS).join("multi-user.target.wants").join(self.bootup_unit())
+    /// The link by which systemd starts a unit with another.
+    pub fn wants_link(&self, other: &str, unit: &Path) -> PathBuf {
+        Path::new(SYSTEM_UNITS).join(format!("{other}.wants")).join(unit.file_name().unwrap_or_default())
     }
 
-    /// The link by which systemd starts it with Docker.
-    pub fn bootup_docker_link(&self) -> PathBuf {
-        Path::new(SYSTEM_UNITS).join("docker.service.wants").join(self.bootup_unit())
+    /// The file of one of the units that deploy what is pushed; `suffix` is `-push.socket` and the like.
+    pub fn push_unit_file(&self, suffix: &str) -> PathBuf {
+        Path::new(SYSTEM_UNITS).join(format!("{}{suffix}", self.name()))
+    }
+
+    /// Whether systemd deploys what is queued; else `on-push` starts that deploy itself.
+    pub fn has_queue_unit(&self) -> bool {
+        self.is_laid_for_us(&self.push_unit_file("-queue.path"))
     }
 
     /// What the app's user may do through sudo; read last, for the last rule that fits is the one that counts.
@@ -265,12 +337,16 @@ impl App {
     /// The environment that the app's programs run in, built from nothing. `release` and `instance` are what is being
     /// built or run; a build has no instance.
     pub fn environment(&self, release: &ReleaseId, instance: Option<&Instance>) -> Result<Vec<(OsString, OsString)>> {
+        let mut variables = self.common_environment()?;
+        variables.push(("RELEASE".into(), release.as_str().into()));
+        variables.extend(instance.into_iter().flat_map(environment::of_instance));
+        Ok(variables)
+    }
+
+    /// The part of [`App::environment`] that is the same for all releases and instances.
+    pub fn common_environment(&self) -> Result<Vec<(OsString, OsString)>> {
         let mut variables = environment::base(&self.owner, &self.home);
         variables.extend(environment::read(&self.env_file(), self.config.run.env_file.is_some())?);
-        variables.insert("RELEASE".into(), release.as_str().into());
-        if let Some(instance) = instance {
-            variables.extend(environment::of_instance(instance));
-        }
         Ok(variables.into_iter().collect())
     }
 

@@ -3,10 +3,11 @@
 //! Programs run in a session of their own with stdin from /dev/null, so none can ask a question on a terminal, and with
 //! an environment built by the caller, so none sees who called.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -14,12 +15,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::deadline::Deadline;
-use crate::outcome::{quote_first, timed_out};
+use crate::logfile;
+use crate::outcome::{Exit, exit_of, quote, quote_first, timed_out};
 use crate::process::{self, Bond, Until};
 
 /// How often a running program is looked at.
 const POLL: Duration = Duration::from_millis(2);
-/// How many of the first lines of a program's stderr an error quotes.
+/// How many lines of what a program wrote an error quotes.
 const QUOTED_LINES: usize = 3;
 
 /// Finds a program in PATH, or in the system directories that an ordinary user's PATH lacks.
@@ -38,6 +40,21 @@ pub struct Output {
     pub stdout: String,
     /// Its standard error.
     pub stderr: String,
+}
+
+/// Starts a program of ours that outlives us, with nothing of the caller's environment. What it says on stderr goes into
+/// `log`.
+pub fn detach(program: &Path, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>, log: File) -> Result<Child> {
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    process::isolate(&mut command, Bond::Free);
+    command.spawn().with_context(|| format!("cannot run {}", program.display()))
+}
+
+/// Where a tool that lies beside the calling one is.
+pub fn sibling(tool: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe().with_context(|| format!("cannot find {tool}"))?;
+    Ok(own.with_file_name(tool))
 }
 
 /// A program about to run.
@@ -97,10 +114,31 @@ impl Run {
         Ok(Output { stdout, stderr })
     }
 
-    /// Runs it with both its output streams going to `log`. Its exit status is the caller's to judge.
-    pub fn logged(mut self, log: std::fs::File, deadline: Deadline) -> Result<ExitStatus> {
-        let copy = log.try_clone().context("cannot duplicate the log's descriptor")?;
-        self.command.stdout(log).stderr(copy);
+    /// Runs it with both its output streams going into a log. Anything but exit 0 is an error about `what`, which quotes the
+    /// end of what it wrote.
+    pub fn logged(self, what: &str, log: &Path, deadline: Deadline) -> Result<()> {
+        let cannot = || format!("cannot write {}", log.display());
+        let file = logfile::open(log)?;
+        let start = file.metadata().with_context(cannot)?.len();
+        let copy = file.try_clone().with_context(cannot)?;
+        let ended = self.run_into(file, copy, deadline);
+        let reason = match &ended {
+            Ok(status) if status.success() => return Ok(()),
+            Ok(status) => describe(*status),
+            Err(error) => format!("{error:#}"),
+        };
+        let lines = logfile::last_lines_since(log, start).unwrap_or_default();
+        let last = quote(lines.iter().map(String::as_str), QUOTED_LINES);
+        let said = if last.is_empty() { last } else { format!(": {last} (all of it: {})", log.display()) };
+        let message = format!("{what}: {reason}{said}");
+        match ended {
+            Err(error) if exit_of(&error) == Exit::TimedOut => Err(timed_out(message)),
+            _ => Err(anyhow!(message)),
+        }
+    }
+
+    fn run_into(mut self, stdout: File, stderr: File, deadline: Deadline) -> Result<ExitStatus> {
+        self.command.stdout(stdout).stderr(stderr);
         let mut child = self.command.spawn().with_context(|| format!("cannot run {}", self.name))?;
         wait(&mut child, &self.name, deadline)
     }
@@ -125,7 +163,7 @@ fn reason_in(stderr: &str) -> &str {
     lines.find(is_reason).unwrap_or(last)
 }
 
-fn wait(child: &mut std::process::Child, name: &str, deadline: Deadline) -> Result<ExitStatus> {
+fn wait(child: &mut Child, name: &str, deadline: Deadline) -> Result<ExitStatus> {
     loop {
         if let Some(status) = child.try_wait().with_context(|| format!("cannot wait for {name}"))? {
             return Ok(status);

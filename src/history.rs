@@ -1,15 +1,26 @@
-//! The record of past changes: one JSON line each in logs/history.jsonl, appended, never rewritten.
+//! The record of past changes, one JSON line each in logs/history.jsonl, appended, never rewritten; and what is new beside
+//! them.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::app::{App, Instance, ReleaseId};
+use crate::app::{Activity, App, Instance, ReleaseId};
+use crate::deadline::Deadline;
 use crate::durable;
+use crate::logfile;
+use crate::nginx;
 use crate::outcome::{Exit, exit_of};
-use crate::{nginx, source};
+use crate::source::{self, Origin};
+
+/// The outcome of what went well.
+const DONE: &str = "done";
+/// How long the source may take to say where a branch is.
+const QUESTION: Duration = Duration::from_secs(60);
+/// How far back the last deploy of a reference is looked for.
+const SEARCHED_LINES: usize = 500;
 
 /// A change in the making: what is known at its start, and how long its steps took so far.
 pub struct Change {
@@ -17,6 +28,8 @@ pub struct Change {
     began: Instant,
     step_began: Instant,
     seconds: Map<String, Value>,
+    who: Option<String>,
+    wanted: Option<Wanted>,
     from: Option<Side>,
     to: Option<Side>,
 }
@@ -26,6 +39,7 @@ struct Line<'a> {
     at: String,
     who: &'a str,
     what: &'static str,
+    wanted: Option<Wanted>,
     from: Option<Side>,
     to: Option<Side>,
     seconds: Map<String, Value>,
@@ -33,16 +47,26 @@ struct Line<'a> {
     reason: Option<String>,
 }
 
+/// What was asked for, and what that was.
+#[derive(Deserialize, Serialize)]
+struct Wanted {
+    /// The branch, tag or commit; None: a path.
+    #[serde(rename = "ref")]
+    reference: Option<String>,
+    /// The full commit, the path, or the image's id.
+    origin: String,
+}
+
 /// An instance and the release it had; None: none.
-#[derive(Serialize)]
+#[derive(Deserialize, Serialize)]
 struct Side {
     instance: String,
     release: Option<ReleaseId>,
 }
 
 impl Change {
-    /// A change that this tool begins now.
-    pub fn begin(tool: &'static str, app: &App) -> Result<Change> {
+    /// A change that this tool begins now, asked for by `who`; None: by who called.
+    pub fn begin(tool: &'static str, app: &App, who: Option<&str>) -> Result<Change> {
         let from = match nginx::enabled(app)? {
             Some(instance) => {
                 Some(Side { instance: instance.to_string(), release: source::release_of(app, instance)? })
@@ -50,7 +74,26 @@ impl Change {
             None => None,
         };
         let now = Instant::now();
-        Ok(Change { tool, began: now, step_began: now, seconds: Map::new(), from, to: None })
+        Ok(Change {
+            tool,
+            began: now,
+            step_began: now,
+            seconds: Map::new(),
+            who: who.map(str::to_owned),
+            wanted: None,
+            from,
+            to: None,
+        })
+    }
+
+    /// It is known what is wanted: what this reference names now, or a path.
+    pub fn wants(&mut self, reference: Option<&str>, origin: &Origin) {
+        self.wanted = Some(Wanted { reference: reference.map(str::to_owned), origin: origin.identity() });
+    }
+
+    /// The release that served when the change began; None: none did.
+    pub fn previous(&self) -> Option<&ReleaseId> {
+        self.from.as_ref().and_then(|side| side.release.as_ref())
     }
 
     /// It is known which instance gets the traffic, and with which release. A change that never got here and did not
@@ -67,30 +110,73 @@ impl Change {
         took
     }
 
-    /// Writes the change down, with how it ended: `done`, `failed` or `rolled back`.
-    pub fn end(mut self, app: &App, result: &Result<Exit>) -> Result<()> {
-        if result.is_ok() && self.to.is_none() {
-            return Ok(());
+    /// How a change has ended that came to this: `done`, `failed` or `rolled back`. None: nothing has changed.
+    pub fn outcome(&self, result: &Result<Exit>) -> Option<&'static str> {
+        match result {
+            Ok(_) if self.to.is_none() => None,
+            Ok(_) => Some(DONE),
+            Err(error) if exit_of(error) == Exit::RolledBack => Some("rolled back"),
+            Err(_) => Some("failed"),
         }
+    }
+
+    /// Writes the change down, with how it ended.
+    pub fn end(mut self, app: &App, result: &Result<Exit>) -> Result<()> {
+        let Some(outcome) = self.outcome(result) else { return Ok(()) };
         self.seconds.insert("total".to_owned(), rounded(self.began.elapsed()));
         let line = Line {
             at: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-            who: &app.caller,
+            who: self.who.as_deref().unwrap_or(&app.caller),
             what: self.tool,
+            wanted: self.wanted,
             from: self.from,
             to: self.to,
             seconds: self.seconds,
-            outcome: match result {
-                Ok(_) => "done",
-                Err(error) if exit_of(error) == Exit::RolledBack => "rolled back",
-                Err(_) => "failed",
-            },
+            outcome,
             reason: result.as_ref().err().map(|error| format!("{error:#}")),
         };
         let text = serde_json::to_string(&line).context("cannot make JSON")? + "\n";
         let path = app.history();
         durable::append(&path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
     }
+}
+
+/// Whether the source has something under the wanted name that is new, or that `tool` has begun and not finished, as far as
+/// that can be told without fetching it. Nothing is locked, and next to nothing asked, to find out.
+pub fn has_moved(app: &App, wanted: &source::Wanted, tool: &str) -> Result<bool> {
+    let Some(reference) = wanted.reference(app) else { return Ok(true) };
+    let deadline = Deadline::after(app.config.deploy.timeout).within(QUESTION);
+    let Some(head) = source::remote_head(app, reference, deadline)? else { return Ok(true) };
+    if source::current(app, nginx::enabled(app)?, &head)?.is_some() {
+        return Ok(matches!(app.activity()?, Some(Activity::Interrupted(doing)) if doing.tool == tool));
+    }
+    is_untried(app, Some(reference), &head)
+}
+
+/// Whether this was not what the last deploy under its name wanted, however that ended, nor what was rolled back since: what
+/// failed then fails again, and a rollback is not undone.
+pub fn is_untried(app: &App, reference: Option<&str>, origin: &Origin) -> Result<bool> {
+    /// As much of a line as is needed here.
+    #[derive(Deserialize)]
+    struct Past {
+        what: String,
+        wanted: Option<Wanted>,
+        from: Option<Side>,
+        outcome: String,
+    }
+    let is_it = |past: &Past| {
+        let left = past.from.as_ref().filter(|_| past.what == "rollback").and_then(|from| from.release.as_ref());
+        let wanted = past.wanted.as_ref();
+        wanted.is_some_and(|wanted| wanted.origin == origin.identity()) || left.is_some_and(|left| origin.is_of(left))
+    };
+    let is_namesake = |past: &Past| past.wanted.as_ref().is_some_and(|wanted| wanted.reference.as_deref() == reference);
+    let lines = logfile::last_lines(&app.history(), SEARCHED_LINES)?;
+    let mut past = lines.iter().rev().filter_map(|line| serde_json::from_str::<Past>(line).ok());
+    let last = past.find(|past| is_it(past) || is_namesake(past));
+    // What was deployed well serves, unless everything was taken away since.
+    let was_taken_away =
+        |last: &Past| last.outcome == DONE && nginx::enabled(app).is_ok_and(|enabled| enabled.is_none());
+    Ok(last.is_none_or(|last| !is_it(&last) || was_taken_away(&last)))
 }
 
 fn rounded(took: Duration) -> Value {

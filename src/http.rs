@@ -1,4 +1,7 @@
-//! One GET over loopback: what the health check and nginx's confirmation need of HTTP.
+//! HTTP, as much as is needed of it: one GET over loopback, for the health check and for nginx's confirmation; and, in
+//! [`request`], one request served.
+
+pub mod request;
 
 use std::io::Read;
 use std::time::Duration;

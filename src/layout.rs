@@ -22,12 +22,13 @@ use crate::account::Account;
 use crate::app::{self, App, Config, Runner, Turn, Wait};
 use crate::nginx::{self, Files, Nginx};
 use crate::outcome::usage;
+use crate::push;
 use crate::questions;
 
 use step::{CLOSED, Step};
 
 /// The tools that go into the home's bin/.
-pub const TOOLS: [&str; 16] = [
+pub const TOOLS: [&str; 17] = [
     "bootup",
     "connect-to-nginx",
     "deploy",
@@ -37,6 +38,7 @@ pub const TOOLS: [&str; 16] = [
     "enabled-port",
     "install",
     "logs",
+    "on-push",
     "pid",
     "rollback",
     "start-instance",
@@ -70,6 +72,7 @@ impl Plan {
         let default = || home_directory.as_ref().map(|directory| directory.join(format!(".{}", config.app)));
         let home = given.or_else(default);
         let home = home.ok_or_else(|| usage(format!("cannot tell where {} lives; say --home DIR", owner.name)))?;
+        let home = without_links(&home);
         let profile = home_directory.map(|directory| directory.join(".profile"));
         Ok(Plan { app: App::planned(home, owner, config), config_text, profile })
     }
@@ -136,6 +139,9 @@ impl Layout {
         for directory in [app.releases(), app.instances(), app.hooks(), app.logs(), app.run()] {
             steps.push(Step::directory(directory, CLOSED));
         }
+        if app.config.webhook().is_some() {
+            steps.push(Step::directory(app.queue(), CLOSED));
+        }
         steps.push(Step::directory(app.bin(), 0o755));
         steps.push(Step::state(app.state(), is_system(app)));
         for instance in &app.config.instances {
@@ -159,6 +165,11 @@ impl Layout {
         // One that lies elsewhere is somebody else's to lay, and containers have what their Compose file says.
         if app.env_file().starts_with(app.home()) && app.runner() != Runner::Compose {
             steps.push(Step::secret(app.env_file()));
+        }
+        if let Some(push) = app.config.webhook()
+            && app.secret_file(push).starts_with(app.home())
+        {
+            steps.push(Step::webhook_secret(app.secret_file(push)));
         }
         if let Some(profile) = &self.profile {
             steps.push(Step::path_in_profile(profile.clone(), app.bin()));
@@ -185,24 +196,32 @@ impl Layout {
         let _turn = turn(&self.app, "laying everything out")?;
         self.act(&self.places())?;
         let mut effects = self.lay_nginx()?;
-        self.act(&self.contents(tools))?;
+        let changed = self.act(&self.contents(tools))?;
         match &self.system {
             Some(steps) => {
-                self.act(steps)?;
-                if self.app.runner() == Runner::Compose {
-                    effects.extend(remove::systems(&self.app, &system::of_instances(&self.app))?);
-                }
-                effects.extend(system::take_up(&self.app)?.then(|| "systemd uses its new units".to_owned()));
+                let laid = self.act(steps)?;
+                effects.extend(remove::systems(&self.app, &system::unwanted(&self.app))?);
+                // Before systemd takes its port.
+                effects.extend(self.app.owner.lend(|| push::adjust(&self.app))?);
+                effects.extend(system::take_up(&self.app, laid)?);
             }
             None if is_system(&self.app) => effects.extend(remove::systems(&self.app, &system::all(&self.app))?),
             None => {}
         }
+        effects.extend(self.app.owner.lend(|| push::adjust(&self.app))?);
         effects.extend(check::containers(&self.app));
+        effects.extend(check::poll(&self.app).filter(|_| changed && self.system.is_none()));
         Ok(effects)
     }
 
-    fn act(&self, steps: &[Step]) -> Result<()> {
-        steps.iter().filter(|step| !step.is_done(&self.app.owner)).try_for_each(|step| step.act(&self.app.owner))
+    /// Does these steps where they are not done. True: there was one to do.
+    fn act(&self, steps: &[Step]) -> Result<bool> {
+        let mut acted = false;
+        for step in steps.iter().filter(|step| !step.is_done(&self.app.owner)) {
+            step.act(&self.app.owner)?;
+            acted = true;
+        }
+        Ok(acted)
     }
 
     /// The app that is laid out.
@@ -223,6 +242,17 @@ impl Layout {
         };
         if is_system(&self.app) { lay() } else { self.app.owner.lend(lay) }
     }
+}
+
+/// The same place by its real path, which is how the tools find their home, and how units must name it. Root follows only
+/// the links that nobody but root could have laid.
+fn without_links(path: &Path) -> PathBuf {
+    let may_follow = |there: &Path| !Uid::effective().is_root() || step::is_roots(there);
+    let followed = path.ancestors().filter(|there| may_follow(there));
+    let real = followed.filter_map(|there| Some((there, there.canonicalize().ok()?))).next();
+    let joined = real.and_then(|(there, real)| Some(real.join(path.strip_prefix(there).ok()?)));
+    // Joined with nothing it would end in a slash.
+    joined.map_or_else(|| path.to_owned(), |joined| joined.components().collect())
 }
 
 /// Keeps deploys away while something is laid or taken away; None: there never was one.

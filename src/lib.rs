@@ -8,9 +8,9 @@
 //! | 0 | [`outcome`], [`deadline`], [`output`], [`account`], [`durable`] |
 //! | 1 | mechanisms that know nothing of the app: [`command`], [`process`], [`lock`], [`http`], [`health`], [`logfile`], [`docker`] |
 //! | 2 | [`app`]: the home, the configuration, all names and paths |
-//! | 3 | [`nginx`]: which instance gets the traffic; [`compose`]: the instances as services |
+//! | 3 | [`nginx`]: which instance gets the traffic; [`compose`]: the instances as services; [`hooks`]: the user's own programs; [`push`]: what a webhook asks for, and its queue |
 //! | 4 | [`source`]: which release an instance has |
-//! | 5 | [`runner`]: running an instance; [`history`]; [`questions`] |
+//! | 5 | [`runner`]: running an instance; [`history`]: what was deployed, and what is new; [`questions`] |
 //! | 6 | [`overview`]: everything at one glance; [`layout`]: laying everything out |
 //! | 7 | the tools: arguments, order of steps, printing |
 //!
@@ -25,6 +25,7 @@ pub mod docker;
 pub mod durable;
 pub mod health;
 pub mod history;
+pub mod hooks;
 pub mod http;
 pub mod layout;
 pub mod lock;
@@ -34,6 +35,7 @@ pub mod outcome;
 pub mod output;
 pub mod overview;
 pub mod process;
+pub mod push;
 pub mod questions;
 pub mod runner;
 pub mod source;

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 
@@ -79,16 +80,47 @@ impl Writer {
     }
 
     fn rotate(&mut self) -> io::Result<()> {
-        for number in (1..KEPT).rev() {
-            match fs::rename(rotated(&self.path, number), rotated(&self.path, number + 1)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-        fs::rename(&self.path, rotated(&self.path, 1))?;
+        rotate(&self.path)?;
         (self.file, self.size) = append(&self.path)?;
         Ok(())
     }
+}
+
+/// Gives a log's present file, and those before it, the next higher number.
+fn rotate(path: &Path) -> io::Result<()> {
+    for number in (1..KEPT).rev() {
+        match fs::rename(rotated(path, number), rotated(path, number + 1)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    match fs::rename(path, rotated(path, 1)) {
+        // Somebody else has just done it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        renamed => renamed,
+    }
+}
+
+/// Opens a log for a program that is about to write to it directly; it is rotated before that when it is large.
+pub fn open(path: &Path) -> Result<File> {
+    let open = || {
+        let (file, size) = append(path)?;
+        if size < ROTATE_AT {
+            return Ok(file);
+        }
+        rotate(path)?;
+        append(path).map(|(file, _)| file)
+    };
+    open().with_context(|| format!("cannot open {}", path.display()))
+}
+
+/// The same, and says first when and for what.
+pub fn open_for(path: &Path, what: &str) -> Result<File> {
+    let mut file = open(path)?;
+    let now = humantime::format_rfc3339_seconds(SystemTime::now());
+    let said = file.write_all(format!("--- {now} {what}\n").as_bytes());
+    said.with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(file)
 }
 
 fn append(path: &Path) -> io::Result<(File, u64)> {
@@ -110,6 +142,17 @@ pub fn last_lines(path: &Path, count: usize) -> Result<Vec<String>> {
     let cannot = || format!("cannot read {}", path.display());
     let size = file.metadata().with_context(cannot)?.len();
     lines_before(path, &mut file, size, count).with_context(cannot)
+}
+
+/// The last lines of what was appended to a log's present file behind `start`, a place in bytes.
+pub fn last_lines_since(path: &Path, start: u64) -> Result<Vec<String>> {
+    let Some(mut file) = open_if_there(path)? else { return Ok(Vec::new()) };
+    let mut read = || -> Result<Vec<String>> {
+        let end = file.metadata()?.len();
+        let bytes = read_range(&mut file, start.max(end.saturating_sub(TAIL_BYTES)), end)?;
+        Ok(String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect())
+    };
+    read().with_context(|| format!("cannot read {}", path.display()))
 }
 
 fn open_if_there(path: &Path) -> Result<Option<File>> {

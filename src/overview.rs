@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::app::{Activity, App, Instance, Port, ReleaseId};
 use crate::runner::State;
-use crate::{nginx, output, process, runner, source};
+use crate::{nginx, output, process, push, runner, source};
 
 /// How long an instance may take to answer before it is shown as silent.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -27,7 +27,18 @@ pub struct Overview {
     nginx_error: Option<String>,
     /// What is being changed now, or was when a tool was killed.
     change: Option<Change>,
+    /// The last push that waits for its deploy, or whose deploy is under way; None: none does.
+    queued: Option<Queued>,
     instances: Vec<View>,
+}
+
+/// A push in the queue.
+#[derive(Debug, Serialize)]
+struct Queued {
+    /// Which, and by whom: `push of 1a2b3c4d5e6f by alice`.
+    what: String,
+    /// How long ago it came.
+    seconds: u64,
 }
 
 /// A change under way, or one that was interrupted.
@@ -84,6 +95,7 @@ impl Overview {
             nginx_error: said.as_ref().err().map(|error| format!("{error:#}")),
             nginx: said.ok(),
             change: app.activity()?.map(Change::of),
+            queued: push::queued(app)?.map(|push| Queued { seconds: push.seconds(), what: push.what }),
             instances: vec![first.map_err(panicked)??, second.map_err(panicked)??],
         })
     }
@@ -104,6 +116,9 @@ impl Overview {
         let mut text = output::table(&rows);
         if let Some(change) = &self.change {
             text += &format!("\n{change}\n");
+        }
+        if let Some(Queued { what, seconds }) = &self.queued {
+            text += &format!("\n{what} waits for its deploy, since {}\n", output::age(*seconds));
         }
         if let Some(error) = &self.nginx_error {
             text += &format!("\n{error}\n");

@@ -116,6 +116,12 @@ pub fn program(pid: Pid) -> Option<String> {
     stat.ok().map(|stat| stat.comm)
 }
 
+/// Whether another file has taken the place of the one that a process was started from, as an upgrade does it.
+pub fn is_replaced(pid: Pid) -> bool {
+    let program = procfs::process::Process::new(pid.raw()).and_then(|process| process.exe());
+    program.is_ok_and(|path| path.to_string_lossy().ends_with(" (deleted)"))
+}
+
 /// Whether a process holds this file open. False for one that has gone, or that we may not look into.
 pub fn has_open(pid: Pid, path: &Path) -> bool {
     let Ok(descriptors) = procfs::process::Process::new(pid.raw()).and_then(|process| process.fd()) else {

@@ -26,6 +26,7 @@ use crate::app::{App, Instance, ReleaseId, Runner};
 use crate::deadline::Deadline;
 use crate::health;
 use crate::lock;
+use crate::nginx;
 use crate::outcome::{quote, quote_first, timed_out};
 use crate::output::span;
 use crate::process::{self, End, Owner, Pid};
@@ -351,7 +352,7 @@ pub fn adopt(app: &App, deadline: Deadline) -> Result<()> {
 }
 
 /// The container that serves although nothing is enabled; None: none does.
-pub fn serving(app: &App) -> Result<Option<&Instance>> {
+fn serving(app: &App) -> Result<Option<&Instance>> {
     let is_compose = app.runner() == Runner::Compose;
     for instance in app.config.instances.iter().filter(|_| is_compose) {
         if runs(app, instance)? && healthy(app, instance, CHECK).is_ok() {
@@ -359,6 +360,24 @@ pub fn serving(app: &App) -> Result<Option<&Instance>> {
         }
     }
     Ok(None)
+}
+
+/// When the enabled instance is down, its healthy standby answers in its place: it becomes the enabled one, so that a
+/// deploy goes to the instance that nobody needs. When nothing is enabled, that is a container which runs already: it may
+/// be what serves so far. Returns what was done, in words; None: nothing.
+pub fn stand_in(app: &App) -> Result<Option<String>> {
+    let Some(enabled) = nginx::enabled(app)? else {
+        let Some(serving) = serving(app)? else { return Ok(None) };
+        nginx::switch(app, serving)?;
+        return Ok(Some(format!("{serving} runs already: it is enabled")));
+    };
+    let standby = app.other(enabled);
+    let Err(seen) = up(app, enabled, CHECK) else { return Ok(None) };
+    if healthy(app, standby, CHECK).is_err() {
+        return Ok(None);
+    }
+    nginx::switch(app, standby)?;
+    Ok(Some(format!("{enabled} is enabled but not healthy ({seen}); its standby {standby} takes its place")))
 }
 
 /// The instance for a deploy when nothing is enabled: the first, unless its container runs and the other's does not.

@@ -5,6 +5,7 @@ mod git;
 pub mod image;
 
 pub use build::make;
+pub use git::UnknownRef;
 
 use std::fs;
 use std::io;
@@ -33,6 +34,15 @@ pub enum Origin {
 }
 
 impl Origin {
+    /// What tells it from every other, for records: the full commit, the path, the image's id.
+    pub fn identity(&self) -> String {
+        match self {
+            Origin::Commit(commit) => commit.clone(),
+            Origin::Path(path) => path.display().to_string(),
+            Origin::Image(image) => image.id.clone(),
+        }
+    }
+
     /// Whether this release was made from it. What a path held then cannot be told, so a path is always new.
     pub fn is_of(&self, id: &ReleaseId) -> bool {
         match self {
@@ -80,8 +90,25 @@ impl Wanted {
         if let Some(from) = &self.from {
             return Ok(Origin::Path(from.clone()));
         }
-        let reference = self.reference.as_deref().unwrap_or(&app.config.source.reference);
-        git::commit(app, reference, deadline).map(Origin::Commit)
+        git::commit(app, self.reference(app).unwrap_or_default(), deadline).map(Origin::Commit)
+    }
+
+    /// The reference, or the configured one; None: a path is wanted.
+    pub fn reference<'a>(&'a self, app: &'a App) -> Option<&'a str> {
+        let configured = match (app.runner(), &app.config.compose) {
+            (Runner::Compose, Some(compose)) => &compose.reference,
+            _ => &app.config.source.reference,
+        };
+        let named = self.reference.as_deref().or(Some(configured));
+        named.filter(|_| self.from.is_none())
+    }
+}
+
+/// What a reference names at the source now, without fetching it. None: that takes a fetch to tell.
+pub fn remote_head(app: &App, reference: &str, deadline: Deadline) -> Result<Option<Origin>> {
+    match app.runner() {
+        Runner::Compose => Ok(None),
+        Runner::Direct | Runner::Systemd => Ok(git::remote_head(app, reference, deadline)?.map(Origin::Commit)),
     }
 }
 

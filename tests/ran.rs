@@ -36,6 +36,13 @@ impl Ran {
         self.stdout
     }
 
+    /// Asserts success; returns stderr.
+    #[track_caller]
+    pub fn said(self) -> String {
+        assert_eq!(self.code, 0, "{self:?}");
+        self.stderr
+    }
+
     /// Asserts the three things a script can see.
     #[track_caller]
     pub fn is(&self, code: i32, stdout: &str, stderr: &str) {

@@ -20,6 +20,7 @@ minor=$(rustc --version | cut -d. -f2)
 package_of() {
     case $1 in
         cc) echo gcc ;;
+        c++) command -v dnf >/dev/null 2>&1 && echo gcc-c++ || echo g++ ;;
         node) echo nodejs ;;
         systemd-nspawn) echo systemd-container ;;
         mkfs.ext4) echo e2fsprogs ;;

@@ -70,28 +70,30 @@ impl Sample {
     }
 }
 
-/// Four ports that no other test uses, for as long as this lives: the fourth is held open as the claim.
+/// Five ports that no other test uses, for as long as this lives: a sixth is held open as the claim.
 pub struct Ports {
     pub first: u16,
     pub second: u16,
     pub status: u16,
     pub listen: u16,
+    pub push: u16,
     _claim: TcpListener,
 }
 
 impl Ports {
-    /// Claims the next free block of five below the kernel's own range.
+    /// Claims the next free block of six below the kernel's own range.
     pub fn claim() -> Ports {
         static NEXT: Mutex<u16> = Mutex::new(0);
         let mut next = NEXT.lock().unwrap();
         loop {
             // Different processes begin at different places.
-            let block = (std::process::id() as u16 % 97 * 11 + *next) % 1200;
+            let block = (std::process::id() as u16 % 97 * 11 + *next) % 1000;
             *next += 1;
-            let base = 24_000 + block * 5;
-            let Ok(claim) = TcpListener::bind((Ipv4Addr::LOCALHOST, base + 4)) else { continue };
-            if (base..base + 4).all(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()) {
-                return Ports { first: base, second: base + 1, status: base + 2, listen: base + 3, _claim: claim };
+            let base = 24_000 + block * 6;
+            let Ok(claim) = TcpListener::bind((Ipv4Addr::LOCALHOST, base + 5)) else { continue };
+            if (base..base + 5).all(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()) {
+                let [first, second, status, listen, push] = [0, 1, 2, 3, 4].map(|at| base + at);
+                return Ports { first, second, status, listen, push, _claim: claim };
             }
         }
     }
@@ -162,9 +164,11 @@ impl Site {
         self.directory.path().join("shop.toml")
     }
 
-    /// Writes the configuration. Sections that `extra` holds replace the default ones.
+    /// Writes the configuration. Sections that `extra` holds replace the default ones; `PUSH_PORT` in it is the port for
+    /// webhooks.
     pub fn write_config(&self, extra: &str) {
-        let Ports { first, second, status, listen, .. } = &self.ports;
+        let Ports { first, second, status, listen, push, .. } = &self.ports;
+        let extra = &extra.replace("PUSH_PORT", &push.to_string());
         let mut text = format!("app = \"shop\"\nrunner = \"direct\"\n[instances]\nA = {first}\nB = {second}\n");
         let mut section = |heading: &str, body: &str| {
             if !extra.contains(heading) {

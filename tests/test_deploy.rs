@@ -129,7 +129,7 @@ fn each_change_is_one_line_of_the_history() {
     let told = |key: &str| changes.iter().map(|change| change[key].clone()).collect::<Vec<Value>>();
     for change in &changes {
         let keys: Vec<&String> = change.as_object().unwrap().keys().collect();
-        assert_eq!(keys, ["at", "who", "what", "from", "to", "seconds", "outcome", "reason"]);
+        assert_eq!(keys, ["at", "who", "what", "wanted", "from", "to", "seconds", "outcome", "reason"]);
         let at = change["at"].as_str().unwrap();
         assert!(at.len() == 20 && at.starts_with("20") && at.ends_with('Z'), "{at}");
         assert!(change["seconds"]["total"].as_f64().unwrap() > 0.0, "{change}");

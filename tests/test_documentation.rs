@@ -238,6 +238,7 @@ fn configuration(more: &BTreeMap<&str, String>) -> Result<String, String> {
         ("", "app = \"shop\"\n"),
         ("source", "git = \"x\"\n"),
         ("run", "command = \"x\"\n"),
+        ("push", "repository = \"x/y\"\n"),
         ("compose", "image_variable = \"X\"\nimage = \"x\"\n"),
     ]);
     for table in more.keys() {

@@ -38,7 +38,7 @@ fn a_table_for_people_and_json_for_programs() {
     let looked = &status["instances"][0];
     let path = site.home.join("releases").join(id.trim());
     let expected = json!({
-        "app": "shop", "enabled": "A", "nginx": "A", "nginx_error": null, "change": null,
+        "app": "shop", "enabled": "A", "nginx": "A", "nginx_error": null, "change": null, "queued": null,
         "instances": [
             {
                 "name": "A", "port": first, "path": path, "release": id.trim(), "version": commit, "proxy": "enabled",

@@ -14,6 +14,11 @@ use crate::docker;
 use crate::health::{Expectation, StatusSet};
 use crate::outcome::usage;
 
+/// The branch that is deployed when none is named.
+const DEFAULT_REF: &str = "main";
+/// The shortest time between two questions to a repository's host.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+
 /// The whole configuration.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,6 +52,11 @@ pub struct Config {
     /// How a deploy goes.
     #[serde(default)]
     pub deploy: Deploy,
+    /// The user's hooks.
+    #[serde(default)]
+    pub hooks: Hooks,
+    /// Deploys that a push asks for; None: nobody does.
+    pub push: Option<Push>,
 }
 
 /// What runs the instances.
@@ -204,6 +214,36 @@ pub enum Standby {
     Stop,
 }
 
+/// `[hooks]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Hooks {
+    /// How long each hook may take.
+    #[serde(deserialize_with = "duration")]
+    pub timeout: Duration,
+}
+
+/// `[push]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Push {
+    /// The repository whose pushes are heard of, as its host calls it: `owner/name`; None: no webhook is served.
+    #[serde(default, deserialize_with = "repository")]
+    pub repository: Option<String>,
+    /// The branch that is deployed when it was pushed to; None: what `ref` says in `[source]`.
+    #[serde(default, deserialize_with = "optional_argument")]
+    branch: Option<String>,
+    /// Holds the secret that the repository's host signs with, in the home or absolute.
+    #[serde(default = "default_secret_file")]
+    pub secret_file: PathBuf,
+    /// The loopback port to which nginx passes the webhook's requests.
+    #[serde(default = "default_push_port")]
+    pub port: Port,
+    /// How often the repository is asked whether the branch has moved; None: never.
+    #[serde(default, deserialize_with = "interval")]
+    pub poll: Option<Duration>,
+}
+
 impl Health {
     /// What a healthy answer is like.
     pub fn expectation(&self) -> Expectation {
@@ -224,13 +264,10 @@ impl Config {
     pub fn parse(text: &str) -> Result<Config, String> {
         let config: Config = toml::from_str(text).map_err(|error| describe(text, &error))?;
         config.has_what_runs_it()?;
-        let status = config.nginx.status_port;
-        if let Some(taken) = config.instances.iter().find(|instance| instance.port() == status) {
-            let mistake = format!("status_port {status} is the port of instance {taken}; give it a port of its own");
-            return Err(match line_of(text, "status_port") {
-                Some(line) => format!("line {line}: {mistake}"),
-                None => format!("[nginx] {mistake}"),
-            });
+        config.has_ports_of_its_own(text)?;
+        if config.push.as_ref().is_some_and(|push| push.repository.is_none() && push.poll.is_none()) {
+            let line = line_of(text, "push", "").map_or_else(String::new, |line| format!("line {line}: "));
+            return Err(format!("{line}[push] asks for nothing: set repository, poll, or both; see cutover-config(5)"));
         }
         Ok(config)
     }
@@ -251,13 +288,62 @@ impl Config {
     }
 }
 
-/// The line on which `[nginx]` sets a key; None: it does not, the default holds.
-fn line_of(text: &str, key: &str) -> Option<usize> {
+impl Config {
+    /// The ports that are not the instances' must not be theirs, nor each other's.
+    fn has_ports_of_its_own(&self, text: &str) -> Result<(), String> {
+        let status = ("nginx", "status_port", self.nginx.status_port);
+        let push = self.webhook().map(|push| ("push", "port", push.port));
+        let mut taken: Vec<(Port, String)> =
+            self.instances.iter().map(|one| (one.port(), format!("the port of instance {one}"))).collect();
+        for (section, key, port) in std::iter::once(status).chain(push) {
+            if let Some((_, owner)) = taken.iter().find(|(other, _)| *other == port) {
+                let mistake = format!("{key} {port} is {owner}; give it a port of its own");
+                return Err(match line_of(text, section, key) {
+                    Some(line) => format!("line {line}: {mistake}"),
+                    None => format!("[{section}] {mistake}"),
+                });
+            }
+            taken.push((port, format!("{key} in [{section}]")));
+        }
+        Ok(())
+    }
+
+    /// What a webhook may ask for; None: none is served.
+    pub fn webhook(&self) -> Option<&Push> {
+        self.push.as_ref().filter(|push| push.repository.is_some())
+    }
+
+    /// How often the repository is asked; None: never.
+    pub fn poll(&self) -> Option<Duration> {
+        self.push.as_ref().and_then(|push| push.poll)
+    }
+
+    /// What a push is to be to: a branch, or any tag when that is `latest-tag`.
+    pub fn pushed_branch(&self) -> &str {
+        let named = self.push.as_ref().and_then(|push| push.branch.as_deref());
+        let configured = Some(self.source.reference.as_str()).filter(|reference| !reference.is_empty());
+        named.or(configured).unwrap_or(DEFAULT_REF)
+    }
+}
+
+/// The line on which a section sets a key, or, with no key, begins; None: it does not, the default holds.
+fn line_of(text: &str, section: &str, key: &str) -> Option<usize> {
     let tables: toml::Table = text.parse().ok()?;
-    tables.get("nginx")?.get(key)?;
-    let pattern = format!(r"^\s*{key}\s*=|^\s*nginx\s*[.=].*{key}");
-    let pattern = regex::Regex::new(&pattern).ok()?;
-    text.lines().position(|line| pattern.is_match(line)).map(|before| before + 1)
+    let table = tables.get(section)?;
+    if !key.is_empty() {
+        table.get(key)?;
+    }
+    let heading = regex::Regex::new(&format!(r"^\s*\[\s*{section}\s*\]")).ok()?;
+    let line = regex::Regex::new(&format!(r"^\s*{key}\s*=|^\s*{section}\s*[.=].*{key}")).ok()?;
+    let after = text.lines().position(|line| heading.is_match(line));
+    match (after, key) {
+        (Some(after), "") => Some(after + 1),
+        (after, _) => {
+            let skipped = after.unwrap_or(0);
+            let found = text.lines().skip(skipped).position(|text| line.is_match(text))?;
+            Some(skipped + found + 1)
+        }
+    }
 }
 
 fn describe(text: &str, error: &toml::de::Error) -> String {
@@ -306,6 +392,12 @@ impl Default for Nginx {
     }
 }
 
+impl Default for Hooks {
+    fn default() -> Hooks {
+        Hooks { timeout: Duration::from_secs(5 * 60) }
+    }
+}
+
 impl Default for Deploy {
     fn default() -> Deploy {
         Deploy {
@@ -330,7 +422,15 @@ fn default_instances() -> [Instance; 2] {
 }
 
 fn default_ref() -> String {
-    "main".to_owned()
+    DEFAULT_REF.to_owned()
+}
+
+fn default_secret_file() -> PathBuf {
+    PathBuf::from("push-secret")
+}
+
+fn default_push_port() -> Port {
+    port(20203)
 }
 
 fn default_compose_file() -> PathBuf {
@@ -403,6 +503,30 @@ fn argument<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
         _ if text.contains(char::is_control) => Err(format!("{text:?} holds a control character")),
         _ => Ok(text.to_owned()),
     })
+}
+
+fn optional_argument<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    argument(from).map(Some)
+}
+
+/// A repository as its host names it: `owner/name`, on GitLab also with groups within groups.
+fn repository<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    from_text(from, |text| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        let parts: Vec<&str> = text.split('/').collect();
+        match parts.len() >= 2 && parts.iter().all(|part| !part.is_empty() && part.bytes().all(plain)) {
+            true => Ok(Some(text.to_owned())),
+            false => Err(format!("expected a repository such as \"owner/name\", got {text:?}")),
+        }
+    })
+}
+
+fn interval<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    let interval = duration(from)?;
+    match interval >= SHORTEST_INTERVAL {
+        true => Ok(Some(interval)),
+        false => Err(de::Error::custom("expected a duration of at least \"1s\"")),
+    }
 }
 
 fn docker_host<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {

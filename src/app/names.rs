@@ -83,8 +83,8 @@ impl fmt::Display for Instance {
 }
 
 /// A release's name: UTC time of its making and what it was made from, `20261121T093000Z-1a2b3c4d5e6f`. Ids sort by age.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct ReleaseId(String);
 
 impl ReleaseId {
@@ -117,6 +117,20 @@ impl ReleaseId {
     /// Whether it was made from this commit or content.
     pub fn is_of(&self, origin: &str) -> bool {
         origin.starts_with(self.origin())
+    }
+}
+
+impl TryFrom<String> for ReleaseId {
+    type Error = anyhow::Error;
+
+    fn try_from(text: String) -> anyhow::Result<ReleaseId> {
+        text.parse()
+    }
+}
+
+impl From<ReleaseId> for String {
+    fn from(id: ReleaseId) -> String {
+        id.0
     }
 }
 

@@ -8,7 +8,7 @@ use cutover::app::config::Standby;
 use cutover::app::{App, Home, Instance, Runner, Turn, Wait};
 use cutover::deadline::Deadline;
 use cutover::outcome::{self, Exit};
-use cutover::{nginx, output, runner, source};
+use cutover::{nginx, output, push, runner, source};
 
 const TOOL: &str = env!("CARGO_BIN_NAME");
 
@@ -31,6 +31,7 @@ fn run(arguments: Arguments) -> Result<Exit> {
     if app.config.nginx.own && nginx::Nginx::find(&app)?.start(&app)? {
         outcome::say(TOOL, "nginx is started");
     }
+    listen(&app);
     let Some(enabled) = nginx::enabled(&app)? else {
         outcome::say(TOOL, "nothing is enabled, so there is nothing to start; deploy makes the first release");
         return Ok(Exit::Done);
@@ -59,6 +60,15 @@ fn run(arguments: Arguments) -> Result<Exit> {
         outcome::say(TOOL, format_args!("{error:#}; {enabled} serves without a standby"));
     }
     Ok(Exit::Done)
+}
+
+/// Hears of pushes again, and deploys what was queued before. The app starts all the same when that fails.
+fn listen(app: &App) {
+    let listens = push::adjust(app).and_then(|done| push::start_deploy(app).map(|()| done));
+    match listens {
+        Ok(done) => done.iter().for_each(|done| outcome::say(TOOL, done)),
+        Err(error) => outcome::say(TOOL, format_args!("{error:#}")),
+    }
 }
 
 fn start(app: &App, turn: &Turn, instance: &Instance) -> Result<()> {

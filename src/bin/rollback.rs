@@ -33,7 +33,7 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<Exit> {
     let app = App::open(&arguments.home)?;
     let turn = app.turn(TOOL, arguments.wait)?;
-    let mut change = Change::begin(TOOL, &app)?;
+    let mut change = Change::begin(TOOL, &app, None)?;
     let result = roll_back(&app, arguments.to.as_ref(), &turn, &mut change);
     if let Err(error) = change.end(&app, &result) {
         outcome::say(TOOL, format_args!("{error:#}"));

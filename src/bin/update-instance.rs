@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Parser;
 use cutover::app::{App, Home, Wait};
 use cutover::deadline::Deadline;
+use cutover::hooks::{self, About};
 use cutover::outcome::{self, Exit};
 use cutover::source::{self, Wanted};
 use cutover::{nginx, runner};
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<Exit> {
     let app = App::open(&arguments.home)?;
+    hooks::check(&app)?;
     let turn = app.turn(TOOL, arguments.wait)?;
     let deadline = Deadline::after(app.config.deploy.timeout);
     let instance = nginx::named_or_disabled(&app, arguments.instance.as_deref())?;
@@ -46,7 +48,9 @@ fn run(arguments: Arguments) -> Result<Exit> {
     }
     turn.doing(format_args!("making a release for {instance}"), None);
     let origin = arguments.wanted.origin(&app, deadline)?;
-    let id = source::make(&app, &origin, deadline)?;
+    let serving = nginx::enabled(&app)?.map(|enabled| source::release_of(&app, enabled)).transpose()?.flatten();
+    let mut about = About { instance: Some(instance.clone()), previous: serving, ..About::default() };
+    let id = source::make(&app, &origin, &mut about, deadline)?;
     turn.doing(format_args!("giving {instance} the release {id}"), None);
     runner::update(&app, instance, &id, deadline)?;
     outcome::print(&format!("{id}\n"))?;

@@ -18,6 +18,9 @@ use crate::runner;
 /// The least room that a few releases of a small app need, in bytes.
 const ROOM: u64 = 100_000_000;
 
+/// What listens for webhooks.
+const LISTENERS: [&str; 2] = ["on-push", "systemd"];
+
 /// The programs that deploys need, and those that the configuration names first in its commands, must be there in the
 /// app's own PATH. Containers need Compose only.
 pub fn programs(app: &App) -> Result<()> {
@@ -77,6 +80,13 @@ pub fn ports(app: &App) -> Result<()> {
             bail!("cannot give port {port} to {instance}: {holder} holds it; choose another in [instances]");
         }
     }
+    if let Some(push) = app.config.webhook()
+        && let Owner::Process(holder) = process::owner(push.port.number(), None)?
+        && process::program(holder.pid).is_some_and(|program| !LISTENERS.contains(&program.as_str()))
+    {
+        let (port, holder) = (push.port, process::describe(holder.pid));
+        bail!("cannot listen for webhooks on port {port}: {holder} holds it; choose another in [push]");
+    }
     for port in app.config.nginx.listen.iter().filter_map(|listen| port_of(listen)) {
         if let Owner::Process(holder) = process::owner(port, None)?
             && process::program(holder.pid).is_some_and(|program| program != "nginx")
@@ -99,6 +109,13 @@ pub fn containers(app: &App) -> Option<String> {
         project.engine.ping()
     });
     checked.err().map(|error| format!("deploys will fail until this is mended: {error:#}"))
+}
+
+/// How the repository is to be asked now and then where no systemd does it; None: nobody wants it.
+pub fn poll(app: &App) -> Option<String> {
+    let poll = humantime::format_duration(app.config.poll()?);
+    let line = format!("* * * * * {}/deploy --if-new", app.bin().display());
+    Some(format!("no systemd asks the repository every {poll}: put `{line}` into the crontab"))
 }
 
 /// The port of a `listen` directive's value: `80`, `127.0.0.1:8080`, `[::]:443 ssl`; None: it is a path.

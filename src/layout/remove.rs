@@ -13,6 +13,7 @@ use crate::command;
 use crate::compose::Project;
 use crate::deadline::Deadline;
 use crate::nginx::{self, Nginx};
+use crate::push;
 use crate::runner;
 use crate::source::image;
 
@@ -27,6 +28,7 @@ pub fn remove(Plan { app, profile: profile_file, .. }: &Plan, purge: bool) -> Re
     let take = || nginx.take_away(app, &files);
     let taken = if is_system(app) { take()? } else { app.owner.lend(take)? };
     let mut said: Vec<String> = taken.iter().map(|path| format!("removed {}", path.display())).collect();
+    app.owner.lend(|| push::end(app))?;
     let patience = Deadline::after(app.config.deploy.timeout);
     for instance in running.iter().flatten() {
         runner::drain(app, instance, patience)?;
@@ -46,13 +48,16 @@ pub fn remove(Plan { app, profile: profile_file, .. }: &Plan, purge: bool) -> Re
             app.owner.lend(|| image::remove_all(app))?;
         }
     }
+    if app.config.poll().is_some() && !system::is_booted() {
+        said.push(format!("take {}/deploy out of the crontab, if it is there", app.bin().display()));
+    }
     // Before anything that a second run needs in order to know what to do.
     if let Some(file) = profile_file
         && app.owner.lend(|| profile::take_out(file, &app.bin()))?
     {
         said.push(format!("took {} out of {}", app.bin().display(), file.display()));
     }
-    let mut gone: Vec<PathBuf> = vec![app.state(), app.run()];
+    let mut gone: Vec<PathBuf> = vec![app.state(), app.queue(), app.run()];
     if app.config.nginx.own {
         gone.push(app.own_nginx());
     }

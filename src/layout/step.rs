@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::io::Read;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -41,6 +42,8 @@ enum What {
     File { content: Vec<u8>, mode: u32 },
     /// A file that only has to be there, and be closed to others: what it holds is the user's.
     Secret,
+    /// The same, with a secret in it that nobody knows.
+    WebhookSecret,
     /// Copies of programs.
     Tools { from: PathBuf, names: &'static [&'static str] },
     /// A line in ~/.profile.
@@ -88,6 +91,11 @@ impl Step {
         Step { path: to, what: What::Tools { from, names } }
     }
 
+    /// The file with the secret that webhooks are signed with: a random one at first.
+    pub fn webhook_secret(path: PathBuf) -> Step {
+        Step { path, what: What::WebhookSecret }
+    }
+
     /// The tools' directory in the PATH of login shells.
     pub fn path_in_profile(profile: PathBuf, bin: PathBuf) -> Step {
         Step { path: profile, what: What::PathInProfile { bin } }
@@ -125,7 +133,7 @@ impl Step {
             What::RootFile { content, mode } => is(*mode, Uid::from_raw(0)) && holds(content),
             What::Sudoers { content } => is(SUDOERS, Uid::from_raw(0)) && holds(content),
             What::RootLink { target } => fs::read_link(&self.path).is_ok_and(|present| present == *target),
-            What::Secret => self.path.exists(),
+            What::Secret | What::WebhookSecret => self.path.exists(),
             What::Tools { from, names } => names.iter().all(|name| is_same(&from.join(name), &self.path.join(name))),
             What::PathInProfile { bin } => profile::has(&self.path, bin),
         }
@@ -144,6 +152,10 @@ impl Step {
             }),
             What::File { content, mode } => owner.lend(|| durable::write(path, content, *mode)),
             What::Secret => owner.lend(|| durable::write(path, b"", 0o600)),
+            What::WebhookSecret => {
+                let secret = random()?;
+                owner.lend(|| durable::write(path, secret.as_bytes(), 0o600))
+            }
             What::Tools { from, names } => {
                 for name in *names {
                     let (from, to) = (from.join(name), path.join(name));
@@ -177,9 +189,18 @@ impl fmt::Display for Step {
             What::Sudoers { .. } => write!(f, "{path}, which lets the owner start and stop the instances"),
             What::Tools { names, .. } => write!(f, "{} tools in {path}", names.len()),
             What::Secret => write!(f, "{path}, for the app's secrets"),
+            What::WebhookSecret => write!(f, "{path}, a new secret for the webhook"),
             What::PathInProfile { bin } => write!(f, "{} in the PATH of {path}", bin.display()),
         }
     }
+}
+
+/// A line of 32 random bytes, in hexadecimal.
+fn random() -> Result<String> {
+    let mut bytes = [0; 32];
+    let source = fs::File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut bytes));
+    source.context("cannot make a secret: /dev/urandom")?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n")
 }
 
 /// Asks sudo whether it would take this as a part of its configuration.

@@ -31,52 +31,120 @@ pub fn is_booted() -> bool {
     Path::new(BOOTED).is_dir()
 }
 
-/// The steps that lay it, the grant first and the template, by which the tools know that systemd runs the app, last.
-/// Fails when the app's place cannot be written in systemd's language, when a program is missing, or when something of
-/// somebody else's is in the way.
+/// A file that systemd or sudo reads.
+struct Part {
+    file: PathBuf,
+    template: &'static str,
+    /// The links by which systemd starts it at boot, or with Docker.
+    links: Vec<PathBuf>,
+    /// Whether this configuration asks for it.
+    is_wanted: bool,
+    kind: Kind,
+}
+
+/// What systemd does with a part.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Nothing: it is sudo's.
+    Sudoers,
+    /// It runs each instance in a unit of its own.
+    Instances,
+    /// It is started by tools, at boot, or by another part.
+    Passive,
+    /// It is started as soon as it is laid, and waits for something.
+    Waiting,
+}
+
+/// All parts, the grant first and the instances' template, by which the tools know that systemd runs the app, last.
+fn parts(app: &App) -> Vec<Part> {
+    let is_compose = app.runner() == Runner::Compose;
+    let (is_webhook, is_polled) = (app.config.webhook().is_some(), app.config.poll().is_some());
+    let part = |file: PathBuf, template, is_wanted, kind| Part { file, template, links: Vec::new(), is_wanted, kind };
+    let push = |suffix: &str, template, is_wanted, kind| part(app.push_unit_file(suffix), template, is_wanted, kind);
+    let wanted_by = |target: &str, part: Part| {
+        let link = app.wants_link(target, &part.file);
+        Part { links: vec![link], ..part }
+    };
+    let mut bootup = wanted_by(
+        "multi-user.target",
+        part(app.bootup_unit_file(), include_str!("../../systemd/bootup.service"), true, Kind::Passive),
+    );
+    if is_compose {
+        bootup.links.push(app.wants_link("docker.service", &bootup.file));
+    }
+    let socket = push("-push.socket", include_str!("../../systemd/push.socket"), is_webhook, Kind::Waiting);
+    let path = push("-queue.path", include_str!("../../systemd/queue.path"), is_webhook, Kind::Waiting);
+    let timer = push("-poll.timer", include_str!("../../systemd/poll.timer"), is_polled, Kind::Waiting);
+    vec![
+        part(app.sudoers_file(), include_str!("../../systemd/sudoers"), !is_compose, Kind::Sudoers),
+        bootup,
+        push("-push@.service", include_str!("../../systemd/push.service"), is_webhook, Kind::Passive),
+        push("-queue.service", include_str!("../../systemd/queue.service"), is_webhook, Kind::Passive),
+        push("-poll.service", include_str!("../../systemd/poll.service"), is_polled, Kind::Passive),
+        wanted_by("sockets.target", socket),
+        wanted_by("paths.target", path),
+        wanted_by("timers.target", timer),
+        part(app.unit_file(), include_str!("../../systemd/instance.service"), !is_compose, Kind::Instances),
+    ]
+}
+
+/// The steps that lay it. Fails when the app's place cannot be written in systemd's language, when a program is missing, or
+/// when something of somebody else's is in the way.
 pub fn steps(app: &App) -> Result<Vec<Step>> {
     if !is_booted() {
         let remedy = "set runner = \"direct\"";
         return Err(usage(format!("cannot use the systemd runner: systemd does not run this machine; {remedy}")));
     }
     let values = values(app)?;
-    let fill = |template: &str| {
+    let mut steps = Vec::new();
+    for part in parts(app).into_iter().filter(|part| part.is_wanted) {
+        let Part { file, template, links, kind, .. } = part;
+        if file.symlink_metadata().is_ok() && !is_laid(&file) {
+            bail!("cannot lay {}: one that is not of cutover's making is there; move it away", file.display());
+        }
+        if is_laid(&file) && !is_ours(app, &file) {
+            bail!("cannot lay {}: it is another app's, or another home's; give the app another name", file.display());
+        }
+        if let Some(unit) = units_of(app, &file, kind).first() {
+            let question = ["show", "--property=FragmentPath", "--value", unit].map(str::to_owned);
+            let present = systemctl(question)?.trim().to_owned();
+            if !present.is_empty() && Path::new(&present) != file {
+                bail!("cannot call a unit {unit}: {present} is one already; give the app another name");
+            }
+        }
         let filled = values.iter().fold(template.to_owned(), |text, (name, value)| text.replace(name, value));
-        filled.into_bytes()
-    };
-    for path in [app.unit_file(), app.bootup_unit_file(), app.sudoers_file()] {
-        if path.symlink_metadata().is_ok() && !is_laid(&path) {
-            bail!("cannot lay {}: one that is not of cutover's making is there; move it away", path.display());
-        }
-    }
-    for (unit, file) in
-        [(app.instance_unit(&app.config.instances[0]), app.unit_file()), (app.bootup_unit(), app.bootup_unit_file())]
-    {
-        let question = ["show", "--property=FragmentPath", "--value", &unit].map(str::to_owned);
-        let present = systemctl(question)?.trim().to_owned();
-        if !present.is_empty() && Path::new(&present) != file {
-            bail!("cannot call a unit {unit}: {present} is one already; give the app another name");
-        }
-    }
-    let bootup = app.bootup_unit_file();
-    let mut steps = vec![
-        Step::root_file(bootup.clone(), fill(include_str!("../../systemd/bootup.service")), 0o644),
-        Step::root_link(app.bootup_unit_link(), bootup.clone()),
-    ];
-    if app.runner() == Runner::Compose {
-        steps.push(Step::root_link(app.bootup_docker_link(), bootup));
-    } else {
-        let sudoers = fill(include_str!("../../systemd/sudoers"));
-        step::check_sudoers(&sudoers)?;
-        steps.insert(0, Step::sudoers(app.sudoers_file(), sudoers));
-        steps.push(Step::root_file(app.unit_file(), fill(include_str!("../../systemd/instance.service")), 0o644));
+        steps.push(match kind {
+            Kind::Sudoers => {
+                step::check_sudoers(filled.as_bytes())?;
+                Step::sudoers(file.clone(), filled.into_bytes())
+            }
+            _ => Step::root_file(file.clone(), filled.into_bytes(), 0o644),
+        });
+        steps.extend(links.into_iter().map(|link| Step::root_link(link, file.clone())));
     }
     Ok(steps)
+}
+
+/// The units that a file is there for; none for one that is started for each connection anew.
+fn units_of(app: &App, file: &Path, kind: Kind) -> Vec<String> {
+    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    match kind {
+        Kind::Sudoers => Vec::new(),
+        Kind::Instances => app.config.instances.iter().map(|one| app.instance_unit(one)).collect(),
+        Kind::Passive | Kind::Waiting if name.contains('@') => Vec::new(),
+        Kind::Passive | Kind::Waiting => vec![name],
+    }
 }
 
 /// Whether a file is one of ours.
 fn is_laid(path: &Path) -> bool {
     fs::read_to_string(path).is_ok_and(|text| text.contains(LAID))
+}
+
+/// Whether a file of ours is this app's. A template has the name of an app's instances, and so `shop` with its webhooks
+/// would be in the way of an app `shop-push`; the other names are one app's only.
+fn is_ours(app: &App, file: &Path) -> bool {
+    is_laid(file) && (!file.to_string_lossy().contains('@') || app.is_laid_for_us(file))
 }
 
 /// What the templates' `{{names}}` stand for.
@@ -109,6 +177,8 @@ fn values(app: &App) -> Result<Vec<(&'static str, String)>> {
         ("{{bin}}", unit_path(&app.bin())?),
         ("{{home}}", unit_path(app.home())?),
         ("{{with_docker}}\n", if app.runner() == Runner::Compose { WITH_DOCKER } else { "" }.to_owned()),
+        ("{{push_port}}", config.webhook().map_or_else(String::new, |push| push.port.to_string())),
+        ("{{poll_seconds}}", config.poll().map_or_else(String::new, |poll| poll.as_secs_f64().to_string())),
         ("{{commands}}", commands.join(", \\\n    ")),
         ("{{start_seconds}}", (config.health.timeout + SLACK).as_secs().to_string()),
         ("{{stop_seconds}}", (config.run.stop_timeout + SLACK).as_secs().to_string()),
@@ -131,54 +201,69 @@ fn sudoers_word(word: &str) -> String {
     })
 }
 
-/// The units of an app.
-fn units(app: &App) -> [String; 3] {
-    let [first, second] = &app.config.instances;
-    [app.instance_unit(first), app.instance_unit(second), app.bootup_unit()]
-}
-
-/// Makes systemd read the units again where it knows another version of them. True when that was needed.
-pub fn take_up(app: &App) -> Result<bool> {
+/// Makes systemd read the units again where something was `laid`, and start those that wait for something. Returns what
+/// came of it, in words.
+pub fn take_up(app: &App, laid: bool) -> Result<Vec<String>> {
+    let mut effects = Vec::new();
+    let parts: Vec<Part> = parts(app).into_iter().filter(|part| part.is_wanted).collect();
+    let units = parts.iter().flat_map(|part| units_of(app, &part.file, part.kind));
     let question = ["show".to_owned(), "--property=NeedDaemonReload".to_owned()];
-    let is_old = systemctl(question.into_iter().chain(units(app)))?.contains("=yes");
-    if is_old {
+    let is_old = systemctl(question.into_iter().chain(units))?.contains("=yes");
+    if is_old || laid {
         systemctl(["daemon-reload".to_owned()])?;
     }
-    Ok(is_old)
+    if is_old {
+        effects.push("systemd uses its new units".to_owned());
+    }
+    for part in parts.iter().filter(|part| part.kind == Kind::Waiting) {
+        for unit in units_of(app, &part.file, part.kind) {
+            let question = ["show", "--property=ActiveState", "--value", &unit].map(str::to_owned);
+            let is_active = systemctl(question)?.trim() == "active";
+            if !is_active || is_old {
+                systemctl(["restart".to_owned(), unit.clone()]).with_context(|| format!("cannot start {unit}"))?;
+                effects.push(format!("systemd has started {unit}"));
+            }
+        }
+    }
+    Ok(effects)
 }
 
-/// What the systemd runner alone needs.
-pub fn of_instances(app: &App) -> [PathBuf; 2] {
-    [app.unit_file(), app.sudoers_file()]
+/// The files that this configuration does not ask for.
+pub fn unwanted(app: &App) -> Vec<PathBuf> {
+    parts(app).into_iter().filter(|part| !part.is_wanted).map(|part| part.file).collect()
 }
 
 /// All that is laid here.
-pub fn all(app: &App) -> [PathBuf; 3] {
-    [app.bootup_unit_file(), app.unit_file(), app.sudoers_file()]
+pub fn all(app: &App) -> Vec<PathBuf> {
+    parts(app).into_iter().map(|part| part.file).collect()
 }
 
 /// Stops the units of these files, takes the files away, and makes systemd forget them; returns what is gone.
 pub fn take_away(app: &App, files: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let mut ours: Vec<PathBuf> = files.iter().filter(|path| is_laid(path)).cloned().collect();
-    let [first, second, bootup] = units(app);
-    let instances = [first, second].into_iter().filter(|_| ours.contains(&app.unit_file()));
-    let stopped: Vec<String> =
-        instances.chain(Some(bootup).filter(|_| ours.contains(&app.bootup_unit_file()))).collect();
+    let ours: Vec<Part> =
+        parts(app).into_iter().filter(|part| files.contains(&part.file) && is_ours(app, &part.file)).collect();
+    // What waits first: it would start others.
+    let mut stopped: Vec<&Part> = ours.iter().collect();
+    stopped.sort_by_key(|part| part.kind != Kind::Waiting);
+    let stopped: Vec<String> = stopped.into_iter().flat_map(|part| units_of(app, &part.file, part.kind)).collect();
     if is_booted() && !stopped.is_empty() {
-        systemctl(std::iter::once("stop".to_owned()).chain(stopped))?;
+        systemctl(std::iter::once("stop".to_owned()).chain(stopped.clone()))?;
     }
-    for link in [app.bootup_unit_link(), app.bootup_docker_link()] {
-        if fs::read_link(&link).is_ok_and(|target| ours.contains(&target)) {
-            ours.insert(0, link);
-        }
-    }
-    for path in &ours {
+    let links = ours.iter().flat_map(|part| {
+        let of_docker = app.wants_link("docker.service", &part.file);
+        part.links.iter().cloned().chain([of_docker]).collect::<std::collections::BTreeSet<PathBuf>>()
+    });
+    let links = links.filter(|link| fs::read_link(link).is_ok_and(|target| files.contains(&target)));
+    let gone: Vec<PathBuf> = links.chain(ours.iter().map(|part| part.file.clone())).collect();
+    for path in &gone {
         durable::remove(path)?;
     }
-    if is_booted() && !ours.is_empty() {
+    if is_booted() && !gone.is_empty() {
         systemctl(["daemon-reload".to_owned()])?;
+        // What was ended in the middle of its work has failed, in systemd's eyes, and would be remembered.
+        let _ = systemctl(std::iter::once("reset-failed".to_owned()).chain(stopped));
     }
-    Ok(ours)
+    Ok(gone)
 }
 
 fn systemctl(arguments: impl IntoIterator<Item = String>) -> Result<String> {

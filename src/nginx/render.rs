@@ -15,6 +15,9 @@ pub struct Version(pub u32, pub u32, pub u32);
 /// nginx got keepalive_min_timeout in 1.27.4: idle client connections outlive a reload by that long.
 const MIN_TIMEOUT_SINCE: Version = Version(1, 27, 4);
 
+/// What push.conf is where no webhook is served.
+const NO_PUSH: &str =
+    "# server level. Laid by cutover's install for {{app}}: [push] in its configuration names no repository.\n";
 /// A file to lay: its path and what it holds.
 pub type File = (PathBuf, String);
 
@@ -37,11 +40,18 @@ pub fn conf_dir(app: &App) -> PathBuf {
 pub fn files(app: &App, version: Version) -> Result<Files> {
     let includes = conf_dir(app).join(format!("{}.d", app.name()));
     let values = Values::of(app, &includes, version)?;
+    let push = match app.config.webhook() {
+        Some(_) => include_str!("../../nginx/push.conf"),
+        None => NO_PUSH,
+    };
+    // In an order in which nginx could be started at any moment between two of them: what is included, and the zone that
+    // push.conf counts in, come first.
     let mut ours = vec![
-        (includes.join("instance.conf"), values.fill(include_str!("../../nginx/instance.conf"))),
         (includes.join("choice.conf"), values.fill(include_str!("../../nginx/choice.conf"))),
-        (includes.join("proxy.conf"), values.fill(include_str!("../../nginx/proxy.conf"))),
         (conf_dir(app).join(format!("{}.conf", app.name())), values.fill(include_str!("../../nginx/upstreams.conf"))),
+        (includes.join("push.conf"), values.fill(push)),
+        (includes.join("instance.conf"), values.fill(include_str!("../../nginx/instance.conf"))),
+        (includes.join("proxy.conf"), values.fill(include_str!("../../nginx/proxy.conf"))),
     ];
     if app.config.nginx.own {
         ours.push((app.own_nginx().join("nginx.conf"), values.fill(include_str!("../../nginx/nginx.conf"))));
@@ -65,6 +75,7 @@ struct Values(Vec<(&'static str, String)>);
 impl Values {
     fn of(app: &App, includes: &Path, version: Version) -> Result<Values> {
         let nginx = &app.config.nginx;
+        let push = app.config.webhook();
         let [first, second] = &app.config.instances;
         let backup = |other: &Instance| match nginx.failover {
             true => format!("server 127.0.0.1:{} max_fails=0 backup;", other.port()),
@@ -75,6 +86,7 @@ impl Values {
         // Workers of a root-started nginx would be `nobody`; where root owns the home, they may only look as root.
         let user = if app.owner.uid.is_root() { "user root;" } else { "" };
         Ok(Values(vec![
+            ("push_port", push.map_or_else(String::new, |push| push.port.to_string())),
             ("app", app.name().to_owned()),
             ("variable", app.name().replace('-', "_")),
             ("first", first.name().to_owned()),

@@ -13,6 +13,7 @@ use crate::compose::Project;
 use crate::deadline::Deadline;
 use crate::docker::{self, Container, Health};
 use crate::durable;
+use crate::hooks::About;
 use crate::outcome::{exit_of, failure, usage};
 use crate::process::{Pid, Process};
 use crate::source::image::{self, Image};
@@ -84,7 +85,7 @@ pub fn adopt(app: &App, instance: &Instance, deadline: Deadline) -> Result<()> {
     let project = Project::of(app)?;
     let Some(container) = project.container(instance)?.filter(Container::is_kept) else { return Ok(()) };
     let Some(image) = Image::of_container(&project, &container)? else { return Ok(()) };
-    let release = source::make(app, &Origin::Image(image), deadline)?;
+    let release = source::make(app, &Origin::Image(image), &mut About::default(), deadline)?;
     source::assign(app, instance, &release)
 }
 

@@ -1,26 +1,23 @@
 //! The `direct` runner: a tool detaches supervise, which then belongs to nobody.
 
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
 use super::{POLL, SUPERVISE_SLACK};
 use crate::app::{App, Instance};
+use crate::command;
 use crate::deadline::Deadline;
 use crate::durable;
-use crate::process::{self, Bond, Pid, Process};
+use crate::process::{self, Pid, Process};
 
 /// Detaches a supervise for an instance. What it cannot write into the log itself goes there too.
 pub fn start(app: &App, instance: &Instance) -> Result<Child> {
     let path = app.instance_log(instance);
     let log = durable::open_log(&path).with_context(|| format!("cannot open {}", path.display()))?;
-    let supervise = std::env::current_exe().context("cannot find supervise")?.with_file_name("supervise");
-    let mut command = Command::new(&supervise);
-    command.arg("--home").arg(app.home()).arg(instance.name()).env_clear().current_dir("/");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    process::isolate(&mut command, Bond::Free);
-    command.spawn().with_context(|| format!("cannot run {}", supervise.display()))
+    let arguments = ["--home".as_ref(), app.home().as_os_str(), instance.name().as_ref()];
+    command::detach(&command::sibling("supervise")?, arguments, log)
 }
 
 /// Asks a supervise to end, and kills it with all its tree when it does not.

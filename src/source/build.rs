@@ -3,40 +3,50 @@
 use std::fs::{self, File};
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 
 use super::{Origin, git, image, releases, sweep};
 use crate::app::{App, ReleaseId, Runner};
 use crate::command::{self, Run};
 use crate::deadline::Deadline;
 use crate::durable;
-use crate::logfile;
-use crate::outcome::{Exit, exit_of, quote, timed_out};
+use crate::hooks::{self, About, Hook};
+use crate::outcome::quote;
 use crate::process;
 
 /// How the temporary name of a release in the making begins.
 pub const BUILDING: &str = ".building-";
-/// How far back in a build's log lines worth quoting are looked for: the last ones may be empty.
-const SEARCHED_LINES: usize = 20;
-/// How many of the last lines of a build's output an error quotes.
-const QUOTED_LINES: usize = 3;
 
 /// Makes a release, or finds the one already made from the same commit. Only to be called under the deploy lock.
-pub fn make(app: &App, origin: &Origin, deadline: Deadline) -> Result<ReleaseId> {
+/// `about` is what the hooks are told; the release is written into it.
+pub fn make(app: &App, origin: &Origin, about: &mut About, deadline: Deadline) -> Result<ReleaseId> {
     sweep(app)?;
     let known = releases(app)?;
     if let Some(made) = known.iter().find(|id| origin.is_of(id)) {
+        about.release = Some(made.clone());
         return Ok(made.clone());
     }
     let id = new_id(origin, &known);
+    about.release = Some(id.clone());
     let building = app.releases().join(format!("{BUILDING}{id}"));
     fs::create_dir(&building).with_context(|| format!("cannot make {}", building.display()))?;
+    let hook = |hook| match origin {
+        // An image was built elsewhere.
+        Origin::Image(_) => Ok(()),
+        _ => hooks::run(app, hook, about, &building, deadline).with_context(|| format!("cannot build {id}")),
+    };
     let made = lay_out(app, origin, &building, deadline)
+        .and_then(|()| hook(Hook::BeforeBuild))
         .and_then(|()| build(app, &id, &building, deadline))
+        .and_then(|()| hook(Hook::AfterBuild))
         .and_then(|()| publish(app, &id, &building));
     made.inspect_err(|_| {
         let _ = fs::remove_dir_all(&building);
     })?;
+    if matches!(origin, Origin::Commit(_)) {
+        // A mirror that grows is no reason not to deploy.
+        let _ = git::tidy(app, deadline);
+    }
     Ok(id)
 }
 
@@ -81,26 +91,11 @@ fn lay_out(app: &App, origin: &Origin, directory: &Path, deadline: Deadline) -> 
 fn build(app: &App, id: &ReleaseId, directory: &Path, deadline: Deadline) -> Result<()> {
     let command = app.config.build.command.as_ref().filter(|_| app.runner() != Runner::Compose);
     let Some(command) = command else { return Ok(()) };
-    let log = app.build_log(id);
-    let file = durable::open_log(&log).with_context(|| format!("cannot open {}", log.display()))?;
-    let ended = Run::new(&command::find("sh")?, ["-c", command])
+    let what = format!("cannot build {id}: {}", quote(command.lines(), 1));
+    Run::new(&command::find("sh")?, ["-c", command])
         .environment(app.environment(id, None)?)
         .directory(directory)
-        .logged(file, deadline.within(app.config.build.timeout));
-    let reason = match &ended {
-        Ok(status) if status.success() => return Ok(()),
-        Ok(status) => command::describe(*status),
-        Err(error) => format!("{error:#}"),
-    };
-    let last = logfile::last_lines(&log, SEARCHED_LINES).unwrap_or_default();
-    let last = quote(last.iter().map(String::as_str), QUOTED_LINES);
-    let said = if last.is_empty() { last } else { format!(": {last} (all of it: {})", log.display()) };
-    let command = quote(command.lines(), 1);
-    let message = format!("cannot build {id}: {command}: {reason}{said}");
-    match ended {
-        Err(error) if exit_of(&error) == Exit::TimedOut => Err(timed_out(message)),
-        _ => Err(anyhow!(message)),
-    }
+        .logged(&what, &app.build_log(id), deadline.within(app.config.build.timeout))
 }
 
 /// Gives a built release its name, after everything in it has reached the disk: after a power cut there is a whole

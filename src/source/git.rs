@@ -2,6 +2,7 @@
 //!
 //! The mirror is a copy and nothing more: one that git cannot work with, as a power cut may leave it, is made anew.
 
+use std::fmt;
 use std::fs;
 use std::path::Path;
 
@@ -16,11 +17,27 @@ use crate::durable;
 /// The ref that stands for the tag with the highest version.
 const LATEST_TAG: &str = "latest-tag";
 
+/// There is nothing of this name.
+#[derive(Debug)]
+pub struct UnknownRef {
+    reference: String,
+    source: String,
+}
+
+impl fmt::Display for UnknownRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let UnknownRef { reference, source } = self;
+        write!(f, "cannot find ref {reference:?}: no branch, tag or commit of {source}")
+    }
+}
+
+impl std::error::Error for UnknownRef {}
+
 /// Brings the mirror up to date and finds the commit that `reference` names: a branch, a tag, a commit, or `latest-tag`.
 pub fn commit(app: &App, reference: &str, deadline: Deadline) -> Result<String> {
     let url = &app.config.source.git;
     mending(app, deadline, || fetch_all(app, deadline))?;
-    let unknown = || anyhow!("cannot find ref {reference:?}: no branch, tag or commit of {}", without_password(url));
+    let unknown = || UnknownRef { reference: reference.to_owned(), source: without_password(url) }.into();
     if reference == LATEST_TAG {
         let tag = latest_tag(app, deadline)?;
         return resolve(app, &format!("refs/tags/{tag}"), deadline);
@@ -38,6 +55,35 @@ pub fn commit(app: &App, reference: &str, deadline: Deadline) -> Result<String> 
         // A commit that no branch or tag leads to: servers give it out when it is asked for by its full hash.
         fetch(app, &[url, reference], deadline).and_then(|()| resolve(app, reference, deadline)).map_err(|_| unknown())
     })
+}
+
+/// The commit that a branch, a tag or `latest-tag` is at now, as the source itself says. None: there is none of this name;
+/// a commit may be meant.
+pub fn remote_head(app: &App, reference: &str, deadline: Deadline) -> Result<Option<String>> {
+    let url = &app.config.source.git;
+    let listed = |patterns: &[String]| -> Result<String> {
+        let words = [&SORTED[..], &["ls-remote", "--quiet", "--sort=-version:refname", url]].concat();
+        let words = words.into_iter().chain(patterns.iter().map(String::as_str));
+        let asked = without_questions(app, Run::new(&command::find("git")?, words)).output(deadline);
+        Ok(asked.with_context(|| format!("cannot ask {}", without_password(url)))?.stdout)
+    };
+    let commit = |listed: &str, name: &String| {
+        let mut lines = listed.lines().filter_map(|line| line.split_once('\t'));
+        lines.find(|(_, listed)| listed == name).map(|(commit, _)| commit.to_owned())
+    };
+    // In the order in which they count; `^{}` is what an annotated tag points to.
+    let tagged = |tag: &str| [format!("refs/tags/{tag}^{{}}"), format!("refs/tags/{tag}")];
+    if reference == LATEST_TAG {
+        let tags = listed(&["refs/tags/*".to_owned()])?;
+        let names = tags.lines().filter_map(|line| line.split_once("\trefs/tags/")).map(|(_, name)| name);
+        let names = names.filter(|name| !name.ends_with("^{}"));
+        let latest = highest_version(names)?;
+        return Ok(latest.and_then(|latest| tagged(latest).iter().find_map(|name| commit(&tags, name))));
+    }
+    let [peeled, tag] = tagged(reference);
+    let names = [format!("refs/heads/{reference}"), peeled, tag];
+    let listed = listed(&names)?;
+    Ok(names.iter().find_map(|name| commit(&listed, name)))
 }
 
 /// Lays out the files of a commit in a directory.
@@ -83,11 +129,18 @@ fn fetch(app: &App, arguments: &[&str], deadline: Deadline) -> Result<()> {
         git(app, ["init", "--quiet", "--bare"])?.output(deadline).context("cannot make the mirror")?;
     }
     remove_stale_locks(&mirror)?;
-    // Housekeeping stays in the foreground: a child in the background would outlive the deploy.
-    let foreground = ["-c", "gc.autoDetach=false", "-c", "maintenance.autoDetach=false"];
+    // Housekeeping is for when there is something new: see tidy.
+    let plain = ["-c", "gc.auto=0", "-c", "maintenance.auto=false"];
     // git by itself leaves small objects to the kernel's own time.
     let flushed = ["-c", "core.fsync=all", "fetch", "--quiet"];
-    git(app, foreground.iter().chain(&flushed).chain(arguments))?.output(deadline).map(drop)
+    git(app, plain.iter().chain(&flushed).chain(arguments))?.output(deadline).map(drop)
+}
+
+/// Packs the mirror's objects where they have become many. In the foreground: a child in the background would outlive the
+/// deploy.
+pub fn tidy(app: &App, deadline: Deadline) -> Result<()> {
+    let words = ["-c", "gc.autoDetach=false", "-c", "core.fsync=all", "gc", "--auto", "--quiet"];
+    git(app, words)?.output(deadline).map(drop).context("cannot tidy the mirror")
 }
 
 fn resolve(app: &App, named: &str, deadline: Deadline) -> Result<String> {
@@ -96,22 +149,22 @@ fn resolve(app: &App, named: &str, deadline: Deadline) -> Result<String> {
     Ok(found.stdout.trim().to_owned())
 }
 
-/// The tag with the highest version; tags that are no versions do not count, and `v2-rc1` comes before `v2`.
+/// The tag with the highest version.
 fn latest_tag(app: &App, deadline: Deadline) -> Result<String> {
-    let sorted = [
-        "-c",
-        "versionsort.suffix=-",
-        "for-each-ref",
-        "--sort=-version:refname",
-        "--format=%(refname:strip=2)",
-        "refs/tags",
-    ];
-    let listed = git(app, sorted)?.output(deadline).context("cannot list the tags")?.stdout;
-    let version = Regex::new(r"^v?\d+(\.\d+)*([-+.].*)?$").context("cannot compile the pattern of a version")?;
-    let latest = listed.lines().find(|tag| version.is_match(tag)).map(str::to_owned);
-    latest.ok_or_else(|| {
+    let listing = ["for-each-ref", "--sort=-version:refname", "--format=%(refname:strip=2)", "refs/tags"];
+    let listed = git(app, SORTED.into_iter().chain(listing))?.output(deadline).context("cannot list the tags")?.stdout;
+    highest_version(listed.lines())?.map(str::to_owned).ok_or_else(|| {
         anyhow!("cannot find the latest tag: {} has no tag that is a version", without_password(&app.config.source.git))
     })
+}
+
+/// git's option by which `v2-rc1` comes before `v2`.
+const SORTED: [&str; 2] = ["-c", "versionsort.suffix=-"];
+
+/// The first of these tags, which git has sorted, that is a version.
+fn highest_version<'a>(mut tags: impl Iterator<Item = &'a str>) -> Result<Option<&'a str>> {
+    let version = Regex::new(r"^v?\d+(\.\d+)*([-+.].*)?$").context("cannot compile the pattern of a version")?;
+    Ok(tags.find(|tag| version.is_match(tag)))
 }
 
 /// git on the mirror.
