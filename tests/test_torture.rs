@@ -4,7 +4,7 @@ use crate::torture::crashed::{self, VICTIMS};
 use crate::torture::disk::{self, TROUBLES};
 use crate::torture::interrupted::{SUBJECTS, disturb};
 use crate::torture::laid::{self, Work};
-use crate::torture::{Fault, Outcome, Share};
+use crate::torture::{Fault, Outcome, Share, pushed};
 
 #[track_caller]
 fn held(outcome: &Outcome) {
@@ -15,12 +15,19 @@ fn held(outcome: &Outcome) {
 /// Disturbs each tool at a few points.
 #[track_caller]
 fn few(faults: &[Fault]) {
-    SUBJECTS.iter().for_each(|subject| held(&disturb(subject, faults, Share::Sample(4))));
+    let signals = faults.iter().any(|fault| matches!(fault, Fault::Signal(_)));
+    let subjects = SUBJECTS.iter().filter(|subject| signals || subject.is_tried_again);
+    subjects.for_each(|subject| held(&disturb(subject, faults, Share::Sample(4))));
 }
 
 #[test]
 fn tools_that_are_killed_leave_the_service_up_and_are_finished_by_the_next_run() {
     few(&[Fault::Signal("KILL"), Fault::Signal("TERM")]);
+}
+
+#[test]
+fn a_push_that_was_answered_is_deployed_whenever_on_push_is_killed() {
+    held(&pushed::killed(Share::Sample(12)));
 }
 
 #[test]

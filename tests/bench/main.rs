@@ -14,6 +14,10 @@ mod latency;
 mod load;
 mod loss;
 mod promises;
+mod push;
+#[path = "../pushed_site.rs"]
+#[allow(dead_code)]
+mod pushed_site;
 #[path = "../ran.rs"]
 mod ran;
 mod reload;
@@ -23,6 +27,8 @@ mod site;
 mod start;
 mod tally;
 mod timing;
+#[path = "../webhook.rs"]
+mod webhook;
 
 use std::process::ExitCode;
 
@@ -53,6 +59,7 @@ enum Section {
     Crash,
     Footprint,
     Latency,
+    Push,
     Loss,
 }
 
@@ -86,6 +93,7 @@ fn main() -> ExitCode {
             Section::Crash => crash::measure(scale, &mut promises),
             Section::Footprint => footprint::measure(&mut promises),
             Section::Latency => latency::measure(scale, &mut promises),
+            Section::Push => push::measure(scale, &mut promises),
             Section::Loss => loss::measure(scale, &mut promises),
         }
     }

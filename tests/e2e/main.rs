@@ -7,10 +7,14 @@ mod load;
 mod machine;
 mod other_stories;
 mod power;
+mod pushed;
 #[path = "../ran.rs"]
 mod ran;
 mod server;
 mod server_story;
+#[path = "../webhook.rs"]
+#[allow(dead_code)]
+mod webhook;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -43,6 +47,8 @@ enum Story {
     Cron,
     /// Built on the machine, from a clone
     Clone,
+    /// Pushes that deploy
+    Pushed,
     /// Power cuts in the middle of deploys
     Power,
 }
@@ -65,6 +71,7 @@ fn main() -> ExitCode {
             Story::Moved => other_stories::moved(),
             Story::Cron => other_stories::by_cron(),
             Story::Clone => other_stories::from_a_clone(),
+            Story::Pushed => pushed::run(),
             Story::Power => power::run(arguments.cuts),
         }
         told += 1;

@@ -55,7 +55,7 @@ fn shell_quoted(text: &str) -> String {
 /// Begun without systemd, and moved to it without losing a request; not back while it runs.
 pub fn moved() {
     let machine = Machine::boot(6, &[]);
-    let of_systemd = config(&format!("[nginx]\nserver_name = \"{NAME}\""));
+    let of_systemd = config(&format!("[nginx]\nserver_name = \"{NAME}\"\n[push]\nrepository = \"octo/shop\""));
     fresh(&machine, &format!("runner = \"direct\"\n{of_systemd}"));
     unpack(&machine);
     let install = |more: &str| {
@@ -75,7 +75,8 @@ pub fn moved() {
         serves(&machine, version);
     }
     none_lost(load);
-    machine.run("systemctl is-active cafeteria@A.service cafeteria@B.service").ok();
+    machine.run("systemctl is-active cafeteria@A.service cafeteria@B.service cafeteria-push.socket").ok();
+    assert_eq!(machine.run("pgrep -x on-push").stdout, "", "systemd listens now");
     fs::write(machine.root().join("home/admin/cafeteria.toml"), format!("runner = \"direct\"\n{of_systemd}")).unwrap();
     let refused = install("");
     assert_eq!(refused.code, 3, "{refused:?}");
@@ -86,6 +87,7 @@ pub fn moved() {
     install("--force").ok();
     assert_eq!(machine.run("systemctl list-unit-files --no-legend 'cafeteria*'").stdout, "");
     machine.run("test ! -e /etc/sudoers.d/zz-cutover-cafeteria").ok();
+    assert_eq!(machine.run("pgrep -x on-push | wc -l").stdout, "1\n");
     tool(&machine, "bootup").ok();
     serves(&machine, "v3");
     docker_comes_back(&machine);

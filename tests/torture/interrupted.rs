@@ -12,6 +12,7 @@ use cutover::lock;
 use super::trace::{self, Fault, Point};
 use super::{Outcome, Share};
 use crate::load::{self, Load, Plan};
+use crate::pushed_site::SECTION;
 use crate::site::{Ran, Sample, Site, built, parent};
 
 /// How long processes without an owner may take to be gone.
@@ -29,6 +30,8 @@ pub struct Subject {
     is_done: fn(&Site, other: &str) -> bool,
     /// The connections of the load; None: the situation is one in which nothing is served.
     load: Option<Connections>,
+    /// Whether a run after one that has failed, not one that was killed, is to finish it.
+    pub is_tried_again: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,13 +42,28 @@ enum Connections {
 }
 
 /// All tools that change something.
-pub const SUBJECTS: [Subject; 9] = [
+pub const SUBJECTS: [Subject; 11] = [
     Subject {
         tool: "deploy",
         prepare: |site, number| drop(site.commit(&format!("v{number}"), "")),
         command: |site| site.tool("deploy", &[]),
         is_done: |site, other| is_enabled(site, other) && serves_head(site) && both_run(site),
         load: Some(Connections::KeptAliveAndFresh),
+        is_tried_again: true,
+    },
+    Subject {
+        tool: "deploy, of what is queued",
+        prepare: |site, number| {
+            site.commit(&format!("v{number}"), "");
+            fs::create_dir_all(site.home.join("queue")).unwrap();
+            fs::write(site.home.join("queue/push"), "").unwrap();
+        },
+        command: |site| site.tool("deploy", &["--queued"]),
+        is_done: |site, other| {
+            is_enabled(site, other) && serves_head(site) && both_run(site) && !site.home.join("queue/push").exists()
+        },
+        load: Some(Connections::KeptAliveAndFresh),
+        is_tried_again: false,
     },
     Subject {
         tool: "rollback",
@@ -53,6 +71,7 @@ pub const SUBJECTS: [Subject; 9] = [
         command: |site| site.tool("rollback", &[]),
         is_done: |site, other| is_enabled(site, other) && both_run(site),
         load: Some(Connections::KeptAliveAndFresh),
+        is_tried_again: true,
     },
     Subject {
         tool: "rollback, to a standby that is down",
@@ -60,6 +79,7 @@ pub const SUBJECTS: [Subject; 9] = [
         command: |site| site.tool("rollback", &[]),
         is_done: |site, other| is_enabled(site, other) && both_run(site),
         load: Some(Connections::KeptAliveAndFresh),
+        is_tried_again: true,
     },
     Subject {
         tool: "connect-to-nginx",
@@ -67,6 +87,7 @@ pub const SUBJECTS: [Subject; 9] = [
         command: |site| site.tool("connect-to-nginx", &[]),
         is_done: |site, other| is_enabled(site, other) && both_run(site),
         load: Some(Connections::KeptAliveAndFresh),
+        is_tried_again: true,
     },
     Subject {
         tool: "start-instance",
@@ -74,6 +95,7 @@ pub const SUBJECTS: [Subject; 9] = [
         command: |site| site.tool("start-instance", &[&disabled(site)]),
         is_done: |site, other| !is_enabled(site, other) && both_run(site),
         load: Some(Connections::KeptAliveAndFresh),
+        is_tried_again: true,
     },
     Subject {
         tool: "stop-instance",
@@ -81,6 +103,7 @@ pub const SUBJECTS: [Subject; 9] = [
         command: |site| site.tool("stop-instance", &[&disabled(site)]),
         is_done: |site, other| !is_enabled(site, other) && site.run("pid", &[other]).code == 1,
         load: Some(Connections::KeptAliveAndFresh),
+        is_tried_again: true,
     },
     Subject {
         tool: "update-instance",
@@ -92,6 +115,7 @@ pub const SUBJECTS: [Subject; 9] = [
             !is_enabled(site, other) && link.to_str().unwrap().ends_with(&head[..12])
         },
         load: Some(Connections::KeptAliveAndFresh),
+        is_tried_again: true,
     },
     Subject {
         tool: "bootup",
@@ -101,6 +125,7 @@ pub const SUBJECTS: [Subject; 9] = [
         command: |site| site.tool("bootup", &[]),
         is_done: |site, other| !is_enabled(site, other) && both_run(site),
         load: None,
+        is_tried_again: true,
     },
     Subject {
         tool: "install",
@@ -122,6 +147,24 @@ pub const SUBJECTS: [Subject; 9] = [
             !is_enabled(site, other) && both_run(site) && site.install(&["--dry-run"]).stdout.is_empty()
         },
         load: Some(Connections::Fresh),
+        is_tried_again: true,
+    },
+    Subject {
+        tool: "install, of a webhook or without it",
+        prepare: |site, number| {
+            let push = if number.is_multiple_of(2) { SECTION } else { "" };
+            site.write_config(&format!("{QUICK}[run]\ncommand = \"exec ./app\"\n{push}"));
+        },
+        command: |site| {
+            let mut command = site.command(&built().join("install"));
+            command.arg("--config").arg(site.config()).arg("--home").arg(&site.home);
+            command
+        },
+        is_done: |site, other| {
+            !is_enabled(site, other) && both_run(site) && site.install(&["--dry-run"]).stdout.is_empty()
+        },
+        load: Some(Connections::Fresh),
+        is_tried_again: true,
     },
 ];
 
@@ -179,7 +222,8 @@ pub fn disturb(subject: &Subject, faults: &[Fault], share: Share) -> Outcome {
             if let Err(reason) = one(subject, &site, number, (point, *fault), is_leaving) {
                 outcome.failures.push(format!("{fault:?} at {} {}: {reason}", point.call, point.nth));
             }
-            if subject.tool != "stop-instance" && site.processes().len() != baseline {
+            let is_alike = !["stop-instance", "install, of a webhook or without it"].contains(&subject.tool);
+            if is_alike && !come_to(&site, baseline) {
                 outcome.failures.push(format!("{fault:?} at {point:?}: not the processes of before"));
             }
         }
@@ -221,6 +265,7 @@ fn one(
 
     no_orphans(site)?;
     whole_releases(site)?;
+    nginx_could_start(site)?;
     if subject.load.is_some() {
         one_release_serves(site)?;
     }
@@ -280,6 +325,18 @@ fn supervises(site: &Site) -> [Option<i32>; 2] {
     })
 }
 
+/// Whether the site comes to have so many processes: those that end may take a moment.
+fn come_to(site: &Site, count: usize) -> bool {
+    let deadline = Instant::now() + ORPHANS;
+    while site.processes().len() != count {
+        if Instant::now() > deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    true
+}
+
 /// Every process of the site is nginx's, or belongs to a supervise that holds its lock.
 pub fn no_orphans(site: &Site) -> Result<(), String> {
     let deadline = Instant::now() + ORPHANS;
@@ -296,10 +353,14 @@ pub fn no_orphans(site: &Site) -> Result<(), String> {
             false
         };
         let name = |pid: i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let is_listener = |pid: i32| {
+            let holder = lock::holder(&site.home.join("run/on-push.lock")).unwrap();
+            holder.is_some_and(|(listener, _)| listener.raw() == pid)
+        };
         let orphans: Vec<String> = site
             .processes()
             .into_iter()
-            .filter(|pid| name(*pid) != "nginx\n" && !is_owned(*pid))
+            .filter(|pid| name(*pid) != "nginx\n" && !is_owned(*pid) && !is_listener(*pid))
             .map(|pid| format!("{pid} {}", name(pid).trim()))
             .collect();
         if orphans.is_empty() {
@@ -326,6 +387,14 @@ pub fn whole_releases(site: &Site) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// nginx accepts its files as they are: the machine may go down now.
+fn nginx_could_start(site: &Site) -> Result<(), String> {
+    let mut nginx = site.command(&cutover::command::find("nginx").unwrap());
+    nginx.arg("-t").arg("-q").arg("-p").arg(site.home.join("nginx")).args(["-c", "nginx.conf"]);
+    let tested = Ran::of(&nginx.output().unwrap());
+    if tested.code == 0 { Ok(()) } else { Err(format!("nginx could not start: {tested:?}")) }
 }
 
 /// Requests are answered by one release, and nginx and the link agree on whose.

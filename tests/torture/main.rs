@@ -3,6 +3,9 @@
 
 #[path = "../load/mod.rs"]
 mod load;
+#[path = "../pushed_site.rs"]
+#[allow(dead_code)]
+mod pushed_site;
 #[path = "../ran.rs"]
 mod ran;
 #[path = "../site.rs"]
@@ -10,6 +13,9 @@ mod ran;
 mod site;
 #[path = "mod.rs"]
 mod torture;
+#[path = "../webhook.rs"]
+#[allow(dead_code)]
+mod webhook;
 
 use std::process::ExitCode;
 
@@ -17,7 +23,7 @@ use clap::{Parser, ValueEnum};
 
 use torture::interrupted::{self, SUBJECTS};
 use torture::laid::{self, Work};
-use torture::{Fault, Outcome, Share, crashed, disk};
+use torture::{Fault, Outcome, Share, crashed, disk, pushed};
 
 /// Try faults of all kinds, and fail when one is not survived
 #[derive(Parser)]
@@ -65,6 +71,9 @@ fn main() -> ExitCode {
                     &[Fault::Signal("KILL"), Fault::Signal("TERM"), Fault::Signal("INT")],
                     &mut outcomes,
                 );
+                if arguments.tool.as_deref().is_none_or(|tool| tool == "on-push") {
+                    add(pushed::killed(arguments.sample.map_or(Share::All, Share::Sample)), &mut outcomes);
+                }
             }
             Section::Failed => disturb(&arguments, &[Fault::Error("ENOSPC"), Fault::Error("EIO")], &mut outcomes),
             Section::Laid => {
@@ -99,7 +108,9 @@ fn main() -> ExitCode {
 fn disturb(arguments: &Arguments, faults: &[Fault], outcomes: &mut Vec<Outcome>) {
     let share = arguments.sample.map_or(Share::All, Share::Sample);
     let wanted = |subject: &&interrupted::Subject| arguments.tool.as_deref().is_none_or(|tool| tool == subject.tool);
-    for subject in SUBJECTS.iter().filter(wanted) {
+    let is_signal = |fault: &Fault| matches!(fault, Fault::Signal(_));
+    let befalls = |subject: &&interrupted::Subject| subject.is_tried_again || faults.iter().all(is_signal);
+    for subject in SUBJECTS.iter().filter(wanted).filter(befalls) {
         eprintln!("torture: {}", subject.tool);
         add(interrupted::disturb(subject, faults, share), outcomes);
     }

@@ -5,6 +5,7 @@ pub mod crashed;
 pub mod disk;
 pub mod interrupted;
 pub mod laid;
+pub mod pushed;
 mod trace;
 
 pub use trace::Fault;
