@@ -179,7 +179,9 @@ impl Nginx {
 
     /// Stops an nginx of the user's own once its requests are answered; the system's is left alone.
     fn stop(&self, app: &App) -> Result<()> {
-        if self.prefix.is_some() && self.is_running(app) {
+        // Without its file it was told so already, by a removal that was interrupted, and is about to end.
+        let has_file = self.prefix.as_ref().is_some_and(|prefix| prefix.join("nginx.conf").exists());
+        if has_file && self.is_running(app) {
             self.run(&["-s", "quit"])?;
         }
         Ok(())
