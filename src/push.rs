@@ -19,6 +19,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde::Deserialize;
 use sha2::Sha256;
 
+use crate::app::config::LATEST_TAG;
 use crate::app::{App, Config};
 use crate::command;
 use crate::deadline::Deadline;
@@ -36,8 +37,6 @@ const SMALL: u64 = 256 * 1024;
 const FORM_FIELD: &str = "payload";
 /// The commit that a deleted branch is said to be at consists of this digit alone.
 const NO_COMMIT: char = '0';
-/// What stands for the tag with the highest version; then a pushed tag is what counts.
-const LATEST_TAG: &str = "latest-tag";
 /// How long a name or an id may be that goes into records, in characters.
 const LONGEST_NAME: usize = 100;
 

@@ -13,7 +13,7 @@ mod watch;
 
 pub use log::Tail;
 pub use supervise::{Note, supervise};
-pub use watch::{State, healthy, soak, state, up};
+pub use watch::{State, healthy, state, up, watch};
 
 use std::io::Read;
 use std::process::Child;

@@ -24,12 +24,8 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' INT TERM
 
-say() { printf '\n\033[1m== %s\033[0m\n' "$1"; }
-[ -t 1 ] || say() { printf '\n== %s\n' "$1"; }
-show() {
-    echo "\$ $*"
-    "$@"
-}
+# shellcheck source=tests/demo-parts.sh
+. "$here/tests/demo-parts.sh"
 
 # Four ports in a row that nobody listens on.
 is_free() { ! grep -qi ":$(printf %04X "$1") [0-9A-F:]* 0A" /proc/net/tcp /proc/net/tcp6 2>/dev/null; }
@@ -69,25 +65,7 @@ say "The first deploy"
 show deploy
 show curl --silent "http://127.0.0.1:$port/"
 
-# The load reads labels, and answers each with what was requested and what was lost since the last one.
-mkfifo "$place/labels"
-"$built/examples/load" --target "127.0.0.1:$port" --kept-alive 16 --fresh 4 --until-eof <"$place/labels" >"$place/report" 2>/dev/null &
-load=$!
-exec 3>"$place/labels"
-report() {
-    echo "$1" >&3
-    until grep "^$1: " "$place/report"; do sleep 0.05; done
-}
-must_lose_nothing() {
-    grep -q "^$1: .* 0 failed" "$place/report" || {
-        echo "demo: the $1 lost requests" >&2
-        exit 1
-    }
-}
-
-say "From here on under load: 16 kept-alive connections and 4 fresh ones, a quarter POSTs"
-sleep 1
-report "before"
+begin_load "$place" "$built" "127.0.0.1:$port"
 
 say "Version 2 is pushed and deployed"
 commit "version 2"
@@ -112,8 +90,4 @@ show curl --silent "http://127.0.0.1:$port/"
 report "rollback"
 must_lose_nothing "rollback"
 
-say "Requests made and requests failed"
-exec 3>&-
-wait "$load" || true
-load=
-cat "$place/report"
+end_load

@@ -1,6 +1,7 @@
 //! The examples of examples/, run as AWS CodeDeploy's agent and GitHub's runner run them: the environment, the signals,
 //! the outputs that are read until nobody holds them, and the killing of what a job leaves behind.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -228,24 +229,36 @@ fn a_release_that_does_not_start_fails_the_hook_and_the_step() {
     none_lost(&load.stop());
 }
 
-#[test]
-fn a_hook_that_times_out_leaves_the_old_release_and_the_next_one_finishes() {
-    let (site, mut agent) = served();
+/// Interrupts a deploy at each point under load: `interrupt` begins and ends it there, `finish` is the same call again.
+#[track_caller]
+fn at_each_point(site: &Site, mut interrupt: impl FnMut(Point, &str), mut finish: impl FnMut()) {
     let load = site.load();
     let mut old = "v1";
     for (point, new) in POINTS.into_iter().zip(["v2", "v3"]) {
-        point.commit(&site, new);
+        point.commit(site, new);
+        interrupt(point, old);
+        fs::write(site.home.join("go"), "").unwrap();
+        finish();
+        serve(site, new, [site.pid("A"), site.pid("B")]);
+        eventually("no build is left", || !is_building(site));
+        old = new;
+    }
+    none_lost(&load.stop());
+}
+
+#[test]
+fn a_hook_that_times_out_leaves_the_old_release_and_the_next_one_finishes() {
+    let (site, agent) = served();
+    let agent = RefCell::new(agent);
+    let time_out = |point: Point, old: &str| {
+        let mut agent = agent.borrow_mut();
         let archive = agent.download(&site);
         let running = agent.begin(&site, &archive, &hook());
         point.await_it(&site);
         agent.time_out(running);
         stopped(&site, old);
-        fs::write(site.home.join("go"), "").unwrap();
-        deployed(&site, &mut agent).unwrap();
-        serve(&site, new, [site.pid("A"), site.pid("B")]);
-        old = new;
-    }
-    none_lost(&load.stop());
+    };
+    at_each_point(&site, time_out, || drop(deployed(&site, &mut agent.borrow_mut()).unwrap()));
 }
 
 #[test]
@@ -302,10 +315,7 @@ fn a_job_of_githubs_runner_deploys_and_its_end_spares_both_instances() {
 fn a_cancelled_job_leaves_the_old_release_and_the_next_one_finishes() {
     let site = site();
     job(&site).ok();
-    let load = site.load();
-    let mut old = "v1";
-    for (point, new) in POINTS.into_iter().zip(["v2", "v3"]) {
-        point.commit(&site, new);
+    let cancel = |point: Point, old: &str| {
         let mut cancelled = Job::begin(&site);
         let running = begun(&mut cancelled);
         point.await_it(&site);
@@ -314,20 +324,15 @@ fn a_cancelled_job_leaves_the_old_release_and_the_next_one_finishes() {
         // The runner has more to do before it looks for orphans, such as the other half of the checkout.
         eventually("nothing of the deploy is left", || cancelled.orphans().is_empty());
         assert_eq!(cancelled.end(), Vec::<String>::new(), "{point:?}");
-        finishes(&site, new);
-        old = new;
-    }
-    none_lost(&load.stop());
+    };
+    at_each_point(&site, cancel, || drop(job(&site).ok()));
 }
 
 #[test]
 fn a_deploy_that_a_jobs_end_kills_leaves_the_old_release_and_the_next_one_finishes() {
     let site = site();
     job(&site).ok();
-    let load = site.load();
-    let mut old = "v1";
-    for (point, new) in POINTS.into_iter().zip(["v2", "v3"]) {
-        point.commit(&site, new);
+    let kill = |point: Point, old: &str| {
         let mut ended = Job::begin(&site);
         let running = begun(&mut ended);
         point.await_it(&site);
@@ -337,19 +342,8 @@ fn a_deploy_that_a_jobs_end_kills_leaves_the_old_release_and_the_next_one_finish
         assert!(killed.iter().all(|name| name == "deploy" || name == "leash"), "{point:?}: {killed:?}");
         assert_eq!(ended.wait(running).ran.code, 128 + 9);
         interrupted(&site, old);
-        finishes(&site, new);
-        old = new;
-    }
-    none_lost(&load.stop());
-}
-
-/// Asserts that a job after an interrupted one finishes the work.
-#[track_caller]
-fn finishes(site: &Site, version: &str) {
-    fs::write(site.home.join("go"), "").unwrap();
-    job(site).ok();
-    serve(site, version, [site.pid("A"), site.pid("B")]);
-    eventually("no build is left", || !is_building(site));
+    };
+    at_each_point(&site, kill, || drop(job(&site).ok()));
 }
 
 /// Asserts that a deploy of an agent's which comes while somebody deploys by hand follows that one.

@@ -114,7 +114,7 @@ fn a_hook_that_fails_before_the_cutover_ends_the_deploy_and_loses_nothing() {
     let first = site.get("/");
     let load = site.load();
     for name in ["before-build", "after-build", "before-connect"] {
-        let version = site.commit(name, "");
+        site.commit(name, "");
         let good = fs::read(site.home.join("hooks").join(name)).unwrap();
         hook(&site, name, "echo seen; echo 'the migration is not possible' >&2; exit 7");
         let failed = site.run("deploy", &[]);
@@ -134,7 +134,6 @@ fn a_hook_that_fails_before_the_cutover_ends_the_deploy_and_loses_nothing() {
             fs::read_dir(site.home.join("releases")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert!(left.iter().all(|name| !name.to_str().unwrap().starts_with('.')), "{left:?}");
         fs::write(site.home.join("hooks").join(name), good).unwrap();
-        assert!(!version.is_empty());
     }
     // With the hooks in order again the same command goes through.
     site.run("deploy", &[]).ok();
@@ -189,11 +188,12 @@ fn hooks_that_cannot_be_run_are_told_before_anything_is_begun() {
     site.run("deploy", &[]).is(2, "", &format!("deploy: cannot run {shown}: it is a link to nothing\n"));
     assert_eq!(site.get("/").1, "v1\n");
     // Hooks that cannot be looked for are not taken for none.
-    if !nix::unistd::Uid::effective().is_root() {
-        chmod(&site.home.join("hooks"), 0o600);
-        site.run("deploy", &[]).fails(2, &["cannot run ", "hooks/before-build: Permission denied"]);
-        chmod(&site.home.join("hooks"), 0o750);
-    }
+    let (hooks, away) = (site.home.join("hooks"), site.home.join("away"));
+    fs::rename(&hooks, &away).unwrap();
+    fs::write(&hooks, "").unwrap();
+    site.run("deploy", &[]).fails(2, &["cannot run ", "hooks/before-build: Not a directory"]);
+    fs::remove_file(&hooks).unwrap();
+    fs::rename(&away, &hooks).unwrap();
     // Without a first line that names its interpreter it is the shell's, as at a prompt.
     fs::remove_file(&path).unwrap();
     fs::write(&path, "exit 5\n").unwrap();

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -359,6 +359,32 @@ fn only_loopback_is_listened_on_and_only_free_ports() {
     let _taken = crate::holder::Holder::of(site.ports.push);
     let reason = format!("cannot listen for webhooks on port {}: python3 (pid ", site.ports.push);
     site.install(&[]).fails(3, &[&reason, "choose another in [push]"]);
+    // Another app's listener is not one's own.
+    let other = listening("");
+    let theirs = format!("[push]\nrepository = \"octo/other\"\nport = {}\n", other.ports.push);
+    site.write_config(&format!("{BRISK}{theirs}"));
+    let reason = format!("cannot listen for webhooks on port {}: on-push (pid ", other.ports.push);
+    site.install(&[]).fails(3, &[&reason, "choose another in [push]"]);
+}
+
+#[test]
+fn the_listener_serves_so_many_at_once_and_the_others_when_those_are_done() {
+    let site = listening("");
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, site.ports.push));
+    // They connect and say nothing.
+    let silent: Vec<TcpStream> = (0..60).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let name = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let served = || site.processes().iter().filter(|pid| name(pid) == "on-push\n").count() - 1;
+    eventually("32 are served", || served() == 32);
+    let request = github_push(&site.webhook_secret(), &head(&site), "one");
+    let mut next = TcpStream::connect(address).unwrap();
+    next.write_all(&request).unwrap();
+    next.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    assert!(next.peek(&mut [0]).is_err(), "it was served although {} are", served());
+    assert_eq!(served(), 32);
+    drop(silent);
+    assert_eq!(response(&mut next).map(|(status, _)| status), Some(202));
+    eventually("it is seen", || site.has_worked_off());
 }
 
 /// A thousand requests a second that somebody has made up, on connections of their own. Counts how many were answered with

@@ -9,7 +9,7 @@ use cutover::app::{App, Home, Instance, Turn, Wait};
 use cutover::deadline::Deadline;
 use cutover::history::{self, Change};
 use cutover::hooks::{self, About, Hook};
-use cutover::outcome::{self, Exit, exit_of, failure};
+use cutover::outcome::{self, Exit, exit_of};
 use cutover::runner::Before;
 use cutover::source::{self, UnknownRef, Wanted};
 use cutover::{nginx, output, push, runner};
@@ -149,11 +149,11 @@ fn deploy(app: &App, attempt: &mut Attempt, turn: &Turn, change: &mut Change, ab
         && runner::healthy(app, old, runner::CHECK).is_ok()
     {
         outcome::say(TOOL, format_args!("already current: {old} runs {release}"));
-        if turn.resumes().is_some() {
+        if is_unfinished {
             // Whatever it was killed in, its watch was not over.
             (about.instance, about.release) = (Some(old.clone()), Some(release.clone()));
             change.leads_to(old, &release);
-            watch(app, turn, old, || {
+            runner::watch(app, turn, old, || {
                 runner::start(app, new, deadline)?;
                 nginx::switch(app, new).map(|()| Some(new))
             })?;
@@ -183,7 +183,7 @@ fn deploy(app: &App, attempt: &mut Attempt, turn: &Turn, change: &mut Change, ab
     outcome::say(TOOL, format_args!("{new} is enabled, {}", output::span(change.step("connect"))));
 
     // The way back after the cutover: the old instance still runs, the traffic returns to it.
-    watch(app, turn, new, || {
+    runner::watch(app, turn, new, || {
         match old {
             Some(old) => nginx::switch(app, old)?,
             None => nginx::disconnect(app)?,
@@ -193,23 +193,6 @@ fn deploy(app: &App, attempt: &mut Attempt, turn: &Turn, change: &mut Change, ab
     })?;
     change.step("soak");
     finish(app, turn, app.other(new))
-}
-
-/// Watches the instance that was enabled. When it does not stay well, `return_to` takes the traffic from it, and tells
-/// who has it then: None when nobody had it before.
-fn watch<'a>(
-    app: &App,
-    turn: &Turn,
-    new: &Instance,
-    return_to: impl FnOnce() -> Result<Option<&'a Instance>>,
-) -> Result<()> {
-    turn.doing(format_args!("watching {new}"), Some(new));
-    let Err(error) = runner::soak(app, new) else { return Ok(()) };
-    turn.doing(format_args!("taking the traffic from {new}"), None);
-    match return_to().with_context(|| format!("{error:#}; and the way back failed"))? {
-        Some(old) => Err(failure(Exit::RolledBack, format!("{error:#}; {old} is enabled again"))),
-        None => Err(error),
-    }
 }
 
 /// Puts an instance back where it was. The failure that led here is what the user must hear of; this one is only said.

@@ -9,17 +9,15 @@ use crate::app::{App, Config, Runner};
 use crate::command::{self, Run};
 use crate::compose::Project;
 use crate::deadline::Deadline;
+use crate::lock;
 use crate::nginx;
 use crate::outcome;
 use crate::output;
-use crate::process::{self, Owner};
+use crate::process::{self, Owner, Pid};
 use crate::runner;
 
 /// The least room that a few releases of a small app need, in bytes.
 const ROOM: u64 = 100_000_000;
-
-/// What listens for webhooks.
-const LISTENERS: [&str; 2] = ["on-push", "systemd"];
 
 /// The programs that deploys need, and those that the configuration names first in its commands, must be there in the
 /// app's own PATH. Containers need Compose only.
@@ -82,7 +80,7 @@ pub fn ports(app: &App) -> Result<()> {
     }
     if let Some(push) = app.config.webhook()
         && let Owner::Process(holder) = process::owner(push.port.number(), None)?
-        && process::program(holder.pid).is_some_and(|program| !LISTENERS.contains(&program.as_str()))
+        && !is_our_listener(app, holder.pid)?
     {
         let (port, holder) = (push.port, process::describe(holder.pid));
         bail!("cannot listen for webhooks on port {port}: {holder} holds it; choose another in [push]");
@@ -96,6 +94,14 @@ pub fn ports(app: &App) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether this is what listens for this app's webhooks: its `on-push`, or systemd for its socket. Another app's may have
+/// the same port in its configuration.
+fn is_our_listener(app: &App, pid: Pid) -> Result<bool> {
+    let own = app.owner.lend(|| lock::holder(&app.listener_lock()))?;
+    let is_systemd = pid == Pid::from_raw(1) && app.push_unit_file("-push.socket").exists();
+    Ok(is_systemd || own.is_some_and(|(own, _)| own == pid))
 }
 
 /// What a deploy of containers would fail for as things are: that is told, and can be mended later.

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use super::{CHECK, Life, POLL, RunBy, compose, end_in_words, last_words, life, listener};
-use crate::app::{App, Instance, Runner};
+use crate::app::{App, Instance, Runner, Turn};
 use crate::deadline::Deadline;
+use crate::outcome::{Exit, failure};
 use crate::process::{self, Owner, Process};
 
 /// An instance as it is now.
@@ -72,8 +73,25 @@ pub fn up(app: &App, instance: &Instance, patience: Duration) -> Result<(), Stri
     if app.runner() == Runner::Compose { compose::not_unhealthy(app, instance) } else { Ok(()) }
 }
 
+/// Watches the instance that was enabled. When it does not stay well, `return_to` takes the traffic from it, and tells
+/// who has it then: None when nobody had it before.
+pub fn watch<'a>(
+    app: &App,
+    turn: &Turn,
+    new: &Instance,
+    return_to: impl FnOnce() -> Result<Option<&'a Instance>>,
+) -> Result<()> {
+    turn.doing(format_args!("watching {new}"), Some(new));
+    let Err(error) = soak(app, new) else { return Ok(()) };
+    turn.doing(format_args!("taking the traffic from {new}"), None);
+    match return_to().with_context(|| format!("{error:#}; and the way back failed"))? {
+        Some(old) => Err(failure(Exit::RolledBack, format!("{error:#}; {old} is enabled again"))),
+        None => Err(error),
+    }
+}
+
 /// Watches an instance after the cutover: for the whole soak it must not die, and at its end it must still be healthy.
-pub fn soak(app: &App, instance: &Instance) -> Result<()> {
+fn soak(app: &App, instance: &Instance) -> Result<()> {
     let Some(before) = life(app, instance)? else { bail!("{instance} does not run any more") };
     let deadline = Deadline::after(app.config.deploy.soak);
     loop {

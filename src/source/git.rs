@@ -10,12 +10,10 @@ use anyhow::{Context, Result, anyhow};
 use regex::Regex;
 
 use crate::app::App;
+use crate::app::config::LATEST_TAG;
 use crate::command::{self, Run};
 use crate::deadline::Deadline;
 use crate::durable;
-
-/// The ref that stands for the tag with the highest version.
-const LATEST_TAG: &str = "latest-tag";
 
 /// There is nothing of this name.
 #[derive(Debug)]

@@ -29,6 +29,8 @@ const AT_ONCE: u32 = 500;
 
 /// What a look may take beyond git's own question.
 const LOOK_LIMIT: Duration = Duration::from_millis(50);
+/// What an answer may take beyond a program that does nothing; its two files are flushed.
+const ANSWER_LIMIT: Duration = Duration::from_millis(20);
 /// What an app's request may take with a flood beside it, as a multiple of what it takes without.
 const FLOODED_LIMIT: f64 = 3.0;
 
@@ -71,14 +73,11 @@ pub fn measure(scale: Scale, promises: &mut Promises) {
         [&mut || timing::of(|| on_push(&site, &request)), &mut || timing::of_process(&mut nothing)],
     );
     drop(idle);
-    rows.push(row([
-        "on-push, a push that is queued and flushed",
-        &ms(answered.median()),
-        "/bin/true",
-        &ms(nothing.median()),
-        "-",
-        "",
-    ]));
+    let (answered, nothing) = (answered.median(), nothing.median());
+    let what = "on-push, a push that is queued and flushed";
+    let verdict = promises.judge("on-push: at most 20 ms more than /bin/true", answered < nothing + ANSWER_LIMIT);
+    let limit = format!("{} more", whole_ms(ANSWER_LIMIT));
+    rows.push(row([what, &ms(answered), "/bin/true", &ms(nothing), &limit, verdict]));
 
     note("push, a flood");
     let ends = AtomicBool::new(false);

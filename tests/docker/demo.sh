@@ -18,12 +18,8 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' INT TERM
 
-say() { printf '\n\033[1m== %s\033[0m\n' "$1"; }
-[ -t 1 ] || say() { printf '\n== %s\n' "$1"; }
-show() {
-    echo "\$ $*"
-    "$@"
-}
+# shellcheck source=tests/demo-parts.sh
+. "$(dirname "$0")/../demo-parts.sh"
 
 say "The team's own files: nothing in them changes"
 cat >"$place/docker-compose.yml" <<'EOF'
@@ -60,25 +56,7 @@ PATH="$place/.dailry/bin:$PATH"
 show deploy --ref v1
 show curl --silent http://127.0.0.1:8080/
 
-# The load reads labels, and answers each with what was requested and what was lost since the last one.
-mkfifo "$place/labels"
-"$built/examples/load" --target 127.0.0.1:8080 --kept-alive 16 --fresh 4 --until-eof <"$place/labels" >"$place/report" 2>/dev/null &
-load=$!
-exec 3>"$place/labels"
-report() {
-    echo "$1" >&3
-    until grep "^$1: " "$place/report"; do sleep 0.05; done
-}
-must_lose_nothing() {
-    grep -q "^$1: .* 0 failed" "$place/report" || {
-        echo "demo: the $1 lost requests" >&2
-        exit 1
-    }
-}
-
-say "From here on under load: 16 kept-alive connections and 4 fresh ones, a quarter POSTs"
-sleep 1
-report "before"
+begin_load "$place" "$built" 127.0.0.1:8080
 
 say "Version 2"
 show deploy --ref v2
@@ -110,8 +88,4 @@ show curl --silent http://127.0.0.1:8080/
 report "rollback"
 must_lose_nothing "rollback"
 
-say "Requests made and requests failed"
-exec 3>&-
-wait "$load" || true
-load=
-cat "$place/report"
+end_load

@@ -138,14 +138,8 @@ pub const SUBJECTS: [Subject; 11] = [
             fs::remove_dir(site.home.join("hooks")).unwrap_or_default();
             fs::remove_file(site.home.join("nginx/shop.d/proxy.conf")).unwrap_or_default();
         },
-        command: |site| {
-            let mut command = site.command(&built().join("install"));
-            command.arg("--config").arg(site.config()).arg("--home").arg(&site.home);
-            command
-        },
-        is_done: |site, other| {
-            !is_enabled(site, other) && both_run(site) && site.install(&["--dry-run"]).stdout.is_empty()
-        },
+        command: install,
+        is_done: is_laid_out,
         load: Some(Connections::Fresh),
         is_tried_again: true,
     },
@@ -155,14 +149,8 @@ pub const SUBJECTS: [Subject; 11] = [
             let push = if number.is_multiple_of(2) { SECTION } else { "" };
             site.write_config(&format!("{QUICK}[run]\ncommand = \"exec ./app\"\n{push}"));
         },
-        command: |site| {
-            let mut command = site.command(&built().join("install"));
-            command.arg("--config").arg(site.config()).arg("--home").arg(&site.home);
-            command
-        },
-        is_done: |site, other| {
-            !is_enabled(site, other) && both_run(site) && site.install(&["--dry-run"]).stdout.is_empty()
-        },
+        command: install,
+        is_done: is_laid_out,
         load: Some(Connections::Fresh),
         is_tried_again: true,
     },
@@ -170,6 +158,16 @@ pub const SUBJECTS: [Subject; 11] = [
 
 /// Quick deploys; a drain that leaves time for an answer on a busy machine.
 pub const QUICK: &str = "[deploy]\nsoak = \"50ms\"\ndrain_timeout = \"300ms\"\nkeep_releases = 2\n";
+
+fn install(site: &Site) -> Command {
+    let mut command = site.command(&built().join("install"));
+    command.arg("--config").arg(site.config()).arg("--home").arg(&site.home);
+    command
+}
+
+fn is_laid_out(site: &Site, other: &str) -> bool {
+    !is_enabled(site, other) && both_run(site) && site.install(&["--dry-run"]).stdout.is_empty()
+}
 
 fn disabled(site: &Site) -> String {
     site.run("disabled-instance", &[]).ok().trim().to_owned()
