@@ -128,9 +128,10 @@ impl Engine {
         self.attempt(Method::POST, &path, &[], grace + PATIENCE, &[StatusCode::NOT_MODIFIED, StatusCode::NOT_FOUND])
     }
 
-    /// Removes a container, which is killed if it runs.
-    pub fn remove(&self, container: &Container) -> Result<()> {
-        let query = [("force", "true")];
+    /// Removes a container, which is killed if it runs. With it go, if `with_volumes`, those volumes that the engine itself
+    /// made for it without a name.
+    pub fn remove(&self, container: &Container, with_volumes: bool) -> Result<()> {
+        let query = [("force", "true"), ("v", if with_volumes { "true" } else { "false" })];
         let path = format!("/containers/{}", container.id);
         let patience = Deadline::after(REMOVAL);
         loop {

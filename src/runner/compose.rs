@@ -133,7 +133,9 @@ pub fn remove(app: &App, instance: &Instance) -> Result<()> {
         // Nobody else names an image by both its tag and its digest, or by its id.
         let image = &container.config.image;
         let is_ours = image.starts_with("sha256:") || image.contains("@sha256:");
-        project.engine.remove(&container)?;
+        // Volumes go in the same step, so that one killed in between leaves none that nobody knows; but for those that
+        // Compose handed on from an older container, which are the engine's no more.
+        project.engine.remove(&container, is_ours)?;
         if is_ours {
             container.volumes_without_name().try_for_each(|volume| project.engine.remove_volume(volume))?;
         }

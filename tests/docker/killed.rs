@@ -24,9 +24,9 @@ pub fn run(engine: &Engine, count: usize) {
     removals(engine, count.div_ceil(5));
 }
 
-/// So many of these, spread evenly.
+/// So many of these, spread evenly; 0: all.
 fn spread(points: &[Point], count: usize) -> impl Iterator<Item = &Point> {
-    let step = (points.len() / count.max(1)).max(1);
+    let step = points.len().checked_div(count).unwrap_or(1).max(1);
     points.iter().skip(step / 2).step_by(step)
 }
 
@@ -111,7 +111,7 @@ fn killed(engine: &Engine, compose: Compose, count: usize) {
         assert_eq!(again.code, 0, "after {point:?} {ran:?}: {again:?}");
         host.serves(&version);
         assert!(host.status()["change"].is_null(), "{point:?}: {}", host.status());
-        whole(&host, point);
+        whole(&host, point, &again);
         tried += 1;
     }
     let requests = none_lost(load);
@@ -128,7 +128,7 @@ fn one_release_serves(host: &Host, point: &Point) {
 }
 
 /// Nothing is left of what was begun: no release, container, volume or image that nobody has.
-fn whole(host: &Host, point: &Point) {
+fn whole(host: &Host, point: &Point, ran: &Ran) {
     let releases = std::fs::read_dir(host.home().join("releases")).unwrap();
     let half: Vec<String> = releases
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -141,10 +141,10 @@ fn whole(host: &Host, point: &Point) {
     assert_eq!(names, ["dailry-blue", "dailry-db", "dailry-green"], "{point:?}");
     // One for each instance.
     let volumes = host.engine.docker(&["volume", "ls", "--quiet"]).lines().count();
-    assert_eq!(volumes, 2, "{point:?}");
+    assert_eq!(volumes, 2, "{point:?}: {ran:?}");
     let version = |instance: &str| format!("{IMAGE}:{}", host.instance(instance)["version"].as_str().unwrap());
     let mut expected = vec![format!("{IMAGE}:db"), version("dailry-blue"), version("dailry-green")];
     expected.sort();
     assert_eq!(host.engine.tags(IMAGE), expected, "{point:?}");
-    assert_eq!(host.engine.own_tags(IMAGE), 2, "{point:?}");
+    assert_eq!(host.engine.own_tags(IMAGE), 2, "{point:?}: {ran:?}");
 }
