@@ -48,7 +48,9 @@ const TOLD: Duration = Duration::from_secs(2);
 /// How long the journal may take to have what was written to it.
 const JOURNALLED: Duration = Duration::from_secs(1);
 /// How long a process that is ending may keep its sockets.
-const ENDING: Duration = Duration::from_secs(2);
+const ENDING: Duration = Duration::from_secs(5);
+/// What listens in place of a container. Docker ends it a moment after the container.
+const PROXY: &str = "docker-proxy";
 /// What supervise may take beyond the app's own stop_timeout before it is killed itself.
 const SUPERVISE_SLACK: Duration = Duration::from_secs(5);
 
@@ -165,13 +167,17 @@ fn spawn(app: &App, instance: &Instance, deadline: Deadline) -> Result<Option<Ch
     }
 }
 
-/// Who holds an instance's port. One of ours that is just ending is waited for: it cannot be seen any more, and its
-/// socket is gone in a moment.
+/// Who holds an instance's port. Who is just ending is waited for: one of ours that cannot be seen any more, and whose
+/// socket is gone in a moment; or Docker's proxy, whose container has ended.
 pub fn holder_of_port(instance: &Instance) -> Result<Owner> {
     let patience = Deadline::after(ENDING);
     loop {
         let owner = process::owner(instance.port().number(), None)?;
-        let is_ending = matches!(owner, Owner::Hidden(uid) if uid == Uid::effective());
+        let is_ending = match owner {
+            Owner::Hidden(uid) => uid == Uid::effective(),
+            Owner::Process(holder) => process::program(holder.pid).as_deref() == Some(PROXY),
+            Owner::Nobody => false,
+        };
         if !is_ending || !patience.sleep(POLL) {
             return Ok(owner);
         }
