@@ -153,7 +153,8 @@ fn spawn(app: &App, instance: &Instance, deadline: Deadline) -> Result<Option<Ch
     end(app, instance)?;
     let holder = holder_of_port(instance)?;
     if holder != Owner::Nobody {
-        bail!("port {} is held by {}", instance.port(), holder.in_words());
+        let remedy = if is_proxy(holder) { "; if no container has it (docker ps), restart Docker" } else { "" };
+        bail!("port {} is held by {}{remedy}", instance.port(), holder.in_words());
     }
     match app.runner() {
         Runner::Direct => direct::start(app, instance).map(Some),
@@ -167,17 +168,19 @@ fn spawn(app: &App, instance: &Instance, deadline: Deadline) -> Result<Option<Ch
     }
 }
 
+/// Whether it is Docker that holds a port. One that was killed while it started or removed a container may do so for a
+/// container that there is not, until it is restarted.
+fn is_proxy(owner: Owner) -> bool {
+    matches!(owner, Owner::Process(holder) if process::program(holder.pid).as_deref() == Some(PROXY))
+}
+
 /// Who holds an instance's port. Who is just ending is waited for: one of ours that cannot be seen any more, and whose
 /// socket is gone in a moment; or Docker's proxy, whose container has ended.
 pub fn holder_of_port(instance: &Instance) -> Result<Owner> {
     let patience = Deadline::after(ENDING);
     loop {
         let owner = process::owner(instance.port().number(), None)?;
-        let is_ending = match owner {
-            Owner::Hidden(uid) => uid == Uid::effective(),
-            Owner::Process(holder) => process::program(holder.pid).as_deref() == Some(PROXY),
-            Owner::Nobody => false,
-        };
+        let is_ending = is_proxy(owner) || matches!(owner, Owner::Hidden(uid) if uid == Uid::effective());
         if !is_ending || !patience.sleep(POLL) {
             return Ok(owner);
         }
