@@ -120,7 +120,9 @@ pub const SUBJECTS: [Subject; 11] = [
     Subject {
         tool: "bootup",
         prepare: |site, _| {
-            drop(site.shell("stop-instance --force A; stop-instance --force B; kill $(cat .shop/nginx/nginx.pid)"))
+            // One that is still ending would be taken for one that runs. It takes its pid file away at its very end.
+            let end = "kill $(cat .shop/nginx/nginx.pid); timeout 10 sh -c 'while [ -e .shop/nginx/nginx.pid ]; do sleep 0.01; done'";
+            drop(site.shell(&format!("stop-instance --force A; stop-instance --force B; {end}")))
         },
         command: |site| site.tool("bootup", &[]),
         is_done: |site, other| !is_enabled(site, other) && both_run(site),
@@ -222,7 +224,8 @@ pub fn disturb(subject: &Subject, faults: &[Fault], share: Share) -> Outcome {
             }
             let is_alike = !["stop-instance", "install, of a webhook or without it"].contains(&subject.tool);
             if is_alike && !come_to(&site, baseline) {
-                outcome.failures.push(format!("{fault:?} at {point:?}: not the processes of before"));
+                let now: Vec<String> = site.processes().into_iter().map(command_line).collect();
+                outcome.failures.push(format!("{fault:?} at {point:?}: not the processes of before, but {now:?}"));
             }
         }
     }
@@ -321,6 +324,10 @@ fn supervises(site: &Site) -> [Option<i32>; 2] {
         let holder = lock::holder(&site.home.join(format!("run/{instance}.lock"))).unwrap();
         holder.map(|(pid, _)| pid.raw())
     })
+}
+
+fn command_line(pid: i32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ")
 }
 
 /// Whether the site comes to have so many processes: those that end may take a moment.
