@@ -1,7 +1,7 @@
 //! One step of a layout: what it lays, whether that is done already, and doing it.
 
 use std::fmt;
-use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::Read;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
@@ -159,8 +159,8 @@ impl Step {
             What::Tools { from, names } => {
                 for name in *names {
                     let (from, to) = (from.join(name), path.join(name));
-                    let program = fs::read(&from).with_context(|| format!("cannot read {}", from.display()))?;
-                    owner.lend(|| durable::write(&to, &program, 0o755))?;
+                    let program = File::open(&from).with_context(|| format!("cannot read {}", from.display()))?;
+                    owner.lend(|| durable::copy(&program, &to, 0o755))?;
                 }
                 Ok(())
             }
