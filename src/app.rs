@@ -2,10 +2,11 @@
 //! module joins a path inside the home or reads the configuration.
 
 pub mod config;
-mod environment;
+pub mod environment;
 mod names;
 mod turn;
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use crate::account::Account;
 use crate::outcome::usage;
 
 pub use config::{Config, Runner};
-pub use names::{Instance, Port, ReleaseId};
+pub use names::{Instance, Member, Port, ReleaseId};
 pub use turn::{Activity, Doing, Turn};
 
 /// Where a root installation keeps what nginx looks at: homes are often closed to nginx's workers.
@@ -92,11 +93,11 @@ impl App {
 
     /// What runs the instances: as the configuration says, else systemd where `install` has laid its unit.
     pub fn runner(&self) -> Runner {
-        match (self.config.runner, &self.config.compose) {
-            (Some(runner), _) => runner,
-            (None, Some(_)) => Runner::Compose,
-            (None, None) if self.has_unit() => Runner::Systemd,
-            (None, None) => Runner::Direct,
+        match self.config.runner {
+            _ if self.config.runs_containers() => Runner::Compose,
+            Some(runner) => runner,
+            None if self.has_unit() => Runner::Systemd,
+            None => Runner::Direct,
         }
     }
 
@@ -168,6 +169,17 @@ impl App {
         self.home.join("instances")
     }
 
+    /// What a directory held that somebody works in, until a release has it. It lies with the releases, for it becomes one by
+    /// a rename.
+    pub fn snapshot(&self) -> PathBuf {
+        self.releases().join(".snapshot")
+    }
+
+    /// Where the tools write: nobody's files but the app's lie there.
+    pub fn own_places(&self) -> [PathBuf; 2] {
+        [self.home.clone(), self.state()]
+    }
+
     /// The link that says which release an instance has.
     pub fn instance_link(&self, instance: &Instance) -> PathBuf {
         self.instances().join(instance.name())
@@ -233,6 +245,11 @@ impl App {
         self.logs().join(format!("build-{id}.log"))
     }
 
+    /// What tools have said that change something.
+    pub fn deploy_log(&self) -> PathBuf {
+        self.logs().join("deploy.log")
+    }
+
     /// What the user's hooks print.
     pub fn hooks_log(&self) -> PathBuf {
         self.logs().join("hooks.log")
@@ -266,6 +283,11 @@ impl App {
     /// The name of the unit in which systemd runs an instance.
     pub fn instance_unit(&self, instance: &Instance) -> String {
         format!("{}@{instance}.service", self.name())
+    }
+
+    /// How the journal calls the lines of that unit; those of one of several programs have its name behind a dot.
+    pub fn journal_identifier(&self, instance: &Instance) -> String {
+        format!("{}@{instance}", self.name())
     }
 
     /// The template of these units.
@@ -319,6 +341,16 @@ impl App {
         self.state().join("enabled")
     }
 
+    /// The link that names the instance beside which workers run; while they move, both.
+    pub fn workers_link(&self) -> PathBuf {
+        self.state().join("workers")
+    }
+
+    /// Where marks lie that tell nginx about an instance.
+    pub fn marks(&self, instance: &Instance) -> PathBuf {
+        self.state().join(instance.name())
+    }
+
     /// The instance that an argument means: its name, in any case, also after `instance` (`a`, `instanceA`).
     pub fn instance(&self, argument: &str) -> Result<&Instance> {
         let found = self.config.instances.iter().find(|instance| instance.is_meant_by(argument));
@@ -334,12 +366,16 @@ impl App {
         if instance == first { second } else { first }
     }
 
-    /// The environment that the app's programs run in, built from nothing. `release` and `instance` are what is being
-    /// built or run; a build has no instance.
-    pub fn environment(&self, release: &ReleaseId, instance: Option<&Instance>) -> Result<Vec<(OsString, OsString)>> {
+    /// The environment that the app's programs run in, built from nothing. `release` and `member` are what is being built or
+    /// run; a build is of no instance.
+    pub fn environment(
+        &self,
+        release: &ReleaseId,
+        member: Option<(&Instance, &Member)>,
+    ) -> Result<Vec<(OsString, OsString)>> {
         let mut variables = self.common_environment()?;
         variables.push(("RELEASE".into(), release.as_str().into()));
-        variables.extend(instance.into_iter().flat_map(environment::of_instance));
+        variables.extend(member.into_iter().flat_map(|(instance, member)| environment::of_member(instance, member)));
         Ok(variables)
     }
 
@@ -350,11 +386,18 @@ impl App {
         Ok(variables.into_iter().collect())
     }
 
-    /// The part of [`App::environment`] by which a process is known to run as this instance.
-    pub fn instance_marks(&self, instance: &Instance) -> Vec<(OsString, OsString)> {
+    /// Whether a process with this environment runs as this instance. Another app of the same user may have an instance of
+    /// the same name, and one's own port where this one's second slot would be: then the release tells them apart.
+    pub fn is_of_instance(&self, instance: &Instance, environment: &HashMap<OsString, OsString>) -> bool {
+        let text = |name: &str| environment.get(OsStr::new(name)).and_then(|value| value.to_str());
         let mut marks = environment::of_instance(instance);
         marks.extend(environment::base(&self.owner, &self.home).remove_entry(OsStr::new("HOME")));
-        marks
+        let port = text("PORT").and_then(|port| port.parse::<usize>().ok());
+        let above = port.and_then(|port| port.checked_sub(usize::from(instance.port().number())));
+        let is_our_release =
+            || text("RELEASE").and_then(|id| id.parse().ok()).is_some_and(|id| self.release(&id).is_dir());
+        marks.iter().all(|(name, value)| environment.get(name) == Some(value))
+            && above.is_some_and(|above| above == 0 || above % Instance::STEP == 0 && is_our_release())
     }
 
     /// The environment for programs that are not the app's, such as git: no secrets.

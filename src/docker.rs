@@ -8,7 +8,7 @@ mod log;
 mod socket;
 
 pub use container::{Container, Health, KILLED};
-pub use log::Lines;
+pub use log::{Line, Lines};
 
 use std::fs;
 use std::io::{self, BufRead, BufReader};
@@ -186,21 +186,19 @@ impl Engine {
         Ok(ends)
     }
 
-    /// What a container has printed, its last `count` lines, oldest first, none of them before `since`.
-    pub fn last_lines(&self, container: &Container, count: usize, since: SystemTime) -> Result<Vec<String>> {
-        let lines = self.lines(container, &[("tail", &count.to_string()), ("since", &unix(since))], PATIENCE)?;
-        Ok(lines.map_while(Result::ok).map(|line| line.text).collect())
+    /// What a container has printed, oldest first, none of it before `since`: its last `count` lines; None: all, however long
+    /// that takes.
+    pub fn printed(&self, container: &Container, count: Option<usize>, since: SystemTime) -> Result<Lines> {
+        let patience = if count.is_some() { PATIENCE } else { Duration::MAX };
+        let count = count.map_or_else(|| "all".to_owned(), |count| count.to_string());
+        self.lines(container, &[("tail", &count), ("since", &unix(since))], patience)
     }
 
-    /// What a container has printed from the moment `since` on, in RFC 3339, or else from its last `count` lines on, or else
-    /// all; and what it goes on to print, until it ends.
-    pub fn follow(&self, container: &Container, count: Option<usize>, since: Option<&str>) -> Result<Lines> {
+    /// What a container has printed from the moment `since` on, in RFC 3339, or else all; and what it goes on to print, until
+    /// it ends.
+    pub fn follow(&self, container: &Container, since: Option<&str>) -> Result<Lines> {
         let since = since.and_then(|time| humantime::parse_rfc3339(time).ok()).map(unix);
-        let begin = match (since, count) {
-            (Some(since), _) => ("since", since),
-            (None, Some(count)) => ("tail", count.to_string()),
-            (None, None) => ("tail", "all".to_owned()),
-        };
+        let begin = since.map_or_else(|| ("tail", "all".to_owned()), |since| ("since", since));
         self.lines(container, &[("follow", "true"), (begin.0, &begin.1)], Duration::MAX)
     }
 

@@ -1,5 +1,9 @@
-//! The record of past changes, one JSON line each in logs/history.jsonl, appended, never rewritten; and what is new beside
-//! them.
+//! The record of past changes, one JSON line each in logs/history.jsonl, appended, never rewritten; reading it again, and
+//! what is new beside it.
+
+mod past;
+
+pub use past::{Past, past, releases, table};
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -10,7 +14,6 @@ use serde_json::{Map, Value};
 use crate::app::{Activity, App, Instance, ReleaseId};
 use crate::deadline::Deadline;
 use crate::durable;
-use crate::logfile;
 use crate::nginx;
 use crate::outcome::{Exit, exit_of};
 use crate::source::{self, Origin};
@@ -19,7 +22,7 @@ use crate::source::{self, Origin};
 const DONE: &str = "done";
 /// How long the source may take to say where a branch is.
 const QUESTION: Duration = Duration::from_secs(60);
-/// How far back the last deploy of a reference is looked for.
+/// How many changes back the last deploy of a reference is looked for.
 const SEARCHED_LINES: usize = 500;
 
 /// A change in the making: what is known at its start, and how long its steps took so far.
@@ -34,16 +37,17 @@ pub struct Change {
     to: Option<Side>,
 }
 
-#[derive(Serialize)]
-struct Line<'a> {
+/// A change as it is recorded.
+#[derive(Deserialize, Serialize)]
+struct Line {
     at: String,
-    who: &'a str,
-    what: &'static str,
+    who: String,
+    what: String,
     wanted: Option<Wanted>,
     from: Option<Side>,
     to: Option<Side>,
     seconds: Map<String, Value>,
-    outcome: &'static str,
+    outcome: String,
     reason: Option<String>,
 }
 
@@ -96,10 +100,10 @@ impl Change {
         self.from.as_ref().and_then(|side| side.release.as_ref())
     }
 
-    /// It is known which instance gets the traffic, and with which release. A change that never got here and did not
-    /// fail changed nothing, and is not written down.
-    pub fn leads_to(&mut self, instance: &Instance, release: &ReleaseId) {
-        self.to = Some(Side { instance: instance.to_string(), release: Some(release.clone()) });
+    /// It is known which instance gets the traffic, and with which release, if it has one. A change that never got here
+    /// and did not fail changed nothing, and is not written down.
+    pub fn leads_to<'a>(&mut self, instance: &Instance, release: impl Into<Option<&'a ReleaseId>>) {
+        self.to = Some(Side { instance: instance.to_string(), release: release.into().cloned() });
     }
 
     /// A step has ended; returns how long it took.
@@ -126,13 +130,13 @@ impl Change {
         self.seconds.insert("total".to_owned(), rounded(self.began.elapsed()));
         let line = Line {
             at: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-            who: self.who.as_deref().unwrap_or(&app.caller),
-            what: self.tool,
+            who: self.who.unwrap_or_else(|| app.caller.clone()),
+            what: self.tool.to_owned(),
             wanted: self.wanted,
             from: self.from,
             to: self.to,
             seconds: self.seconds,
-            outcome,
+            outcome: outcome.to_owned(),
             reason: result.as_ref().err().map(|error| format!("{error:#}")),
         };
         let text = serde_json::to_string(&line).context("cannot make JSON")? + "\n";
@@ -156,26 +160,17 @@ pub fn has_moved(app: &App, wanted: &source::Wanted, tool: &str) -> Result<bool>
 /// Whether this was not what the last deploy under its name wanted, however that ended, nor what was rolled back since: what
 /// failed then fails again, and a rollback is not undone.
 pub fn is_untried(app: &App, reference: Option<&str>, origin: &Origin) -> Result<bool> {
-    /// As much of a line as is needed here.
-    #[derive(Deserialize)]
-    struct Past {
-        what: String,
-        wanted: Option<Wanted>,
-        from: Option<Side>,
-        outcome: String,
-    }
-    let is_it = |past: &Past| {
+    let is_it = |past: &Line| {
         let left = past.from.as_ref().filter(|_| past.what == "rollback").and_then(|from| from.release.as_ref());
         let wanted = past.wanted.as_ref();
         wanted.is_some_and(|wanted| wanted.origin == origin.identity()) || left.is_some_and(|left| origin.is_of(left))
     };
-    let is_namesake = |past: &Past| past.wanted.as_ref().is_some_and(|wanted| wanted.reference.as_deref() == reference);
-    let lines = logfile::last_lines(&app.history(), SEARCHED_LINES)?;
-    let mut past = lines.iter().rev().filter_map(|line| serde_json::from_str::<Past>(line).ok());
-    let last = past.find(|past| is_it(past) || is_namesake(past));
+    let is_namesake = |past: &Line| past.wanted.as_ref().is_some_and(|wanted| wanted.reference.as_deref() == reference);
+    let is_looked_for = |past: &Result<Line>| past.as_ref().map_or(true, |past| is_it(past) || is_namesake(past));
+    let last = past::lines(app)?.take(SEARCHED_LINES).find(is_looked_for).transpose()?;
     // What was deployed well serves, unless everything was taken away since.
     let was_taken_away =
-        |last: &Past| last.outcome == DONE && nginx::enabled(app).is_ok_and(|enabled| enabled.is_none());
+        |last: &Line| last.outcome == DONE && nginx::enabled(app).is_ok_and(|enabled| enabled.is_none());
     Ok(last.is_none_or(|last| !is_it(&last) || was_taken_away(&last)))
 }
 

@@ -128,7 +128,7 @@ impl Layout {
         check::ports(&app)?;
         let nginx = Nginx::find(&app)?;
         nginx.check()?;
-        let files = nginx::files(&app, nginx.version()?)?;
+        let files = nginx::files(&app, nginx.build()?)?;
         Ok(Layout { app, config_text, profile, nginx, files, system })
     }
 

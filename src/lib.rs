@@ -11,16 +11,18 @@
 //! | 3 | [`nginx`]: which instance gets the traffic; [`compose`]: the instances as services; [`hooks`]: the user's own programs; [`push`]: what a webhook asks for, and its queue |
 //! | 4 | [`source`]: which release an instance has |
 //! | 5 | [`runner`]: running an instance; [`history`]: what was deployed, and what is new; [`questions`] |
-//! | 6 | [`overview`]: everything at one glance; [`layout`]: laying everything out |
+//! | 6 | [`deploying`]: one deploy, step by step, or one for each push; [`overview`]: everything at one glance; [`logs`]: what was printed and said; [`layout`]: laying everything out |
 //! | 7 | the tools: arguments, order of steps, printing |
 //!
-//! The library returns and the tools speak: nothing here prints to standard output, exits, or changes the directory.
+//! The library returns and the tools speak: nothing here prints to standard output, exits, or changes the directory. Only
+//! [`deploying`] tells its steps as it takes them.
 
 pub mod account;
 pub mod app;
 pub mod command;
 pub mod compose;
 pub mod deadline;
+pub mod deploying;
 pub mod docker;
 pub mod durable;
 pub mod health;
@@ -30,6 +32,7 @@ pub mod http;
 pub mod layout;
 pub mod lock;
 pub mod logfile;
+pub mod logs;
 pub mod nginx;
 pub mod outcome;
 pub mod output;

@@ -59,10 +59,13 @@ impl Lock {
         }
     }
 
-    /// Leaves a note in the file, in one write that covers an earlier note. It stays when the holder is killed, and names
+    /// Leaves a note in the file, in one write that covers an earlier note; of a long one, whoever reads it at this moment may
+    /// see a part. It stays when the holder is killed, and names
     /// who wrote it: whoever takes the lock next has not said anything yet.
     pub fn note(&self, note: &str) -> Result<()> {
-        let padded = format!("{:<width$}\n", format!("{} {note}", Pid::own()), width = NOTE_WIDTH);
+        let present = self.file.metadata().context("cannot look at the lock file")?.len() as usize;
+        let width = NOTE_WIDTH.max(present.saturating_sub(1));
+        let padded = format!("{:<width$}\n", format!("{} {note}", Pid::own()));
         self.file.write_all_at(padded.as_bytes(), 0).context("cannot write a note into the lock file")
     }
 

@@ -1,8 +1,11 @@
 //! Log files: a writer that rotates without losing a byte, their last lines, and following them across rotations.
 
-use std::collections::VecDeque;
+mod backwards;
+mod choice;
+
+use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -10,6 +13,11 @@ use std::time::SystemTime;
 use anyhow::{Context, Result};
 
 use crate::durable;
+
+use backwards::read_range;
+
+pub use backwards::Backwards;
+pub use choice::{Choice, is_or_is_one_of};
 
 /// The size at which a file is rotated, in bytes.
 pub const ROTATE_AT: u64 = 10 * 1000 * 1000;
@@ -20,6 +28,10 @@ const LINE_SLACK: u64 = 64 * 1024;
 /// How much of a file's end is read for its last lines.
 const TAIL_BYTES: u64 = 256 * 1024;
 
+/// The source of supervise's own lines.
+pub const OWN: &str = "supervise";
+/// How long a time in a log is: `2026-11-21T09:30:00.000Z`.
+const STAMP_LENGTH: usize = 24;
 /// How many lines a follower hands out at once.
 const AT_ONCE: usize = 4096;
 
@@ -44,8 +56,10 @@ impl Writer {
     /// be written is counted, and told in the log as soon as there is room.
     pub fn append(&mut self, bytes: &[u8]) {
         if self.lost > 0 {
-            let notice = format!("\nsupervise: {} bytes of output lost: the log could not be written\n", self.lost);
-            if self.write(notice.as_bytes()).is_ok() {
+            let notice = format!("{} bytes of output lost: the log could not be written", self.lost);
+            let mut line = b"\n".to_vec();
+            Line::write(&mut line, OWN, notice.as_bytes());
+            if self.write(&line).is_ok() {
                 self.lost = 0;
             }
         }
@@ -59,11 +73,6 @@ impl Writer {
                 }
             }
         }
-    }
-
-    /// Whether the last byte written ended a line.
-    pub fn ends_line(&self) -> bool {
-        self.ends_line
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -83,6 +92,56 @@ impl Writer {
         rotate(&self.path)?;
         (self.file, self.size) = append(&self.path)?;
         Ok(())
+    }
+}
+
+/// A line of a log: when it was written, the name of what has written it, and the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// When; None: nobody has noted that.
+    pub at: Option<SystemTime>,
+    /// By what: `supervise`, `0`, `mail.0`; empty when nobody has noted that.
+    pub source: String,
+    /// What it says. Bytes that are not UTF-8 become U+FFFD.
+    pub text: String,
+}
+
+impl fmt::Display for Line {
+    /// The text; supervise's own after its name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.source.as_str() {
+            OWN => write!(f, "{OWN}: {}", self.text),
+            _ => f.write_str(&self.text),
+        }
+    }
+}
+
+impl Line {
+    /// A line as a log file holds it.
+    pub fn parse(line: &str) -> Line {
+        let noted = line.split_once(' ').and_then(|(at, rest)| {
+            let at = humantime::parse_rfc3339(at).ok().filter(|_| at.len() == STAMP_LENGTH)?;
+            let (source, text) = rest.split_once(' ')?;
+            Some(Line { at: Some(at), source: source.to_owned(), text: text.to_owned() })
+        });
+        noted.unwrap_or_else(|| Line { at: None, source: String::new(), text: line.to_owned() })
+    }
+
+    /// The name of the program that it is of: the one that printed it, or that supervise says something about. Empty: of
+    /// none in particular.
+    pub fn program(&self) -> &str {
+        match self.source.as_str() {
+            OWN => self.text.split_once(": ").map_or("", |(program, _)| program),
+            source => source,
+        }
+    }
+
+    /// Puts a line, written now, behind others.
+    pub fn write(into: &mut Vec<u8>, source: &str, text: &[u8]) {
+        // Memory does not refuse.
+        let _ = write!(into, "{} {source} ", humantime::format_rfc3339_millis(SystemTime::now()));
+        into.extend_from_slice(text);
+        into.push(b'\n');
     }
 }
 
@@ -138,18 +197,17 @@ fn rotated(path: &Path, number: u32) -> PathBuf {
 /// The last `count` lines of a log, oldest first, reaching back into rotated files; bytes that are not UTF-8 become
 /// U+FFFD. Empty when there is no log yet.
 pub fn last_lines(path: &Path, count: usize) -> Result<Vec<String>> {
-    let Some(mut file) = open_if_there(path)? else { return Ok(Vec::new()) };
-    let cannot = || format!("cannot read {}", path.display());
-    let size = file.metadata().with_context(cannot)?.len();
-    lines_before(path, &mut file, size, count).with_context(cannot)
+    let mut lines = Backwards::of(path)?.take(count).collect::<Result<Vec<String>>>()?;
+    lines.reverse();
+    Ok(lines)
 }
 
 /// The last lines of what was appended to a log's present file behind `start`, a place in bytes.
 pub fn last_lines_since(path: &Path, start: u64) -> Result<Vec<String>> {
-    let Some(mut file) = open_if_there(path)? else { return Ok(Vec::new()) };
-    let mut read = || -> Result<Vec<String>> {
+    let Some(file) = open_if_there(path)? else { return Ok(Vec::new()) };
+    let read = || -> Result<Vec<String>> {
         let end = file.metadata()?.len();
-        let bytes = read_range(&mut file, start.max(end.saturating_sub(TAIL_BYTES)), end)?;
+        let bytes = read_range(&file, start.max(end.saturating_sub(TAIL_BYTES)), end)?;
         Ok(String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect())
     };
     read().with_context(|| format!("cannot read {}", path.display()))
@@ -162,50 +220,8 @@ fn open_if_there(path: &Path) -> Result<Option<File>> {
     }
 }
 
-/// The last `count` lines that stand before `end` in a log's present file, or in the rotated ones before it.
-fn lines_before(path: &Path, file: &mut File, end: u64, count: usize) -> Result<Vec<String>> {
-    let mut lines: VecDeque<String> = last_lines_of(file, end, count)?.into();
-    let present = file.metadata()?.ino();
-    for number in 1..=KEPT {
-        if lines.len() >= count {
-            break;
-        }
-        let Some(mut older) = open_if_there(&rotated(path, number))? else { break };
-        let meta = older.metadata()?;
-        // The file that is being read may be rotated away meanwhile.
-        if meta.ino() != present {
-            let earlier = last_lines_of(&mut older, meta.len(), count - lines.len())?;
-            earlier.into_iter().rev().for_each(|line| lines.push_front(line));
-        }
-    }
-    Ok(lines.into())
-}
-
-fn last_lines_of(file: &mut File, end: u64, count: usize) -> Result<Vec<String>> {
-    let mut wanted = TAIL_BYTES;
-    loop {
-        let start = end.saturating_sub(wanted);
-        let bytes = read_range(file, start, end)?;
-        let text = String::from_utf8_lossy(&bytes);
-        // Unless the read began at the start of the file, its first line is the end of one.
-        let lines: Vec<String> = text.lines().skip(usize::from(start > 0)).map(str::to_owned).collect();
-        if start == 0 || lines.len() >= count {
-            let skipped = lines.len().saturating_sub(count);
-            return Ok(lines[skipped..].to_vec());
-        }
-        wanted *= 4;
-    }
-}
-
-fn read_range(file: &mut File, start: u64, end: u64) -> Result<Vec<u8>> {
-    file.seek(SeekFrom::Start(start))?;
-    let mut bytes = Vec::new();
-    file.take(end - start).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
 /// Where a file's last whole line ends; 0 when it has none within the part that is looked at.
-fn end_of_last_line(file: &mut File) -> Result<u64> {
+fn end_of_last_line(file: &File) -> Result<u64> {
     let size = file.metadata()?.len();
     let start = size.saturating_sub(TAIL_BYTES);
     let bytes = read_range(file, start, size)?;
@@ -221,17 +237,24 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// The last `count` whole lines of a log, and a follower that goes on right behind them: each line comes once, and
-    /// whole. A log that does not exist yet is read from its beginning once it does.
-    pub fn of(path: &Path, count: usize) -> Result<(Vec<String>, Follower)> {
-        let mut follower = Follower { path: path.to_owned(), open: None, partial: Vec::new() };
-        let Some(mut file) = open_if_there(path)? else { return Ok((Vec::new(), follower)) };
+    /// The whole lines of a log, and a follower that goes on right behind them: each line comes once, and whole. A log that
+    /// does not exist yet is read from its beginning once it does.
+    pub fn of(path: &Path) -> Result<(Backwards, Follower)> {
+        let mut follower = Follower::from_beginning(path);
+        let Some(mut file) = open_if_there(path)? else {
+            return Ok((Backwards::of_files(path, Vec::new()), follower));
+        };
         let cannot = || format!("cannot read {}", path.display());
-        let end = end_of_last_line(&mut file).with_context(cannot)?;
-        let lines = lines_before(path, &mut file, end, count).with_context(cannot)?;
+        let end = end_of_last_line(&file).with_context(cannot)?;
         file.seek(SeekFrom::Start(end)).with_context(cannot)?;
+        let lines = Backwards::before(path, file.try_clone().with_context(cannot)?, end)?;
         follower.open = Some(BufReader::new(file));
         Ok((lines, follower))
+    }
+
+    /// A follower that begins at the beginning of a log's present file, once there is one.
+    pub fn from_beginning(path: &Path) -> Follower {
+        Follower { path: path.to_owned(), open: None, partial: Vec::new() }
     }
 
     /// The whole lines that have come since the last call; of very many, the first few thousand, the rest next time.

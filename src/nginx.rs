@@ -1,11 +1,16 @@
 //! nginx's side: which instance it uses, switching and confirming, and laying its configuration.
 
 mod confirm;
+mod marks;
 mod program;
 mod render;
+mod traffic;
 
+pub use confirm::Answer;
+pub use marks::{tell_count, tell_free_slot};
 pub use program::{Laid, Nginx};
 pub use render::{Files, files};
+pub use traffic::{Traffic, traffic};
 
 use std::fs;
 use std::io;
@@ -14,6 +19,9 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::app::{App, Instance};
 use crate::durable;
+use crate::outcome::usage;
+
+use marks::Mark;
 
 /// The instance that the enabled link names; None when nothing is enabled yet.
 pub fn enabled(app: &App) -> Result<Option<&Instance>> {
@@ -73,12 +81,27 @@ pub fn check_status_port(app: &App) -> Result<()> {
     }
 }
 
+/// Fails when nginx has not heard of instances with as many processes as are configured. One that does not answer is given
+/// the benefit of the doubt.
+pub fn check_count(app: &App) -> Result<()> {
+    let lacks = confirm::ask(app).ok().and_then(|answer| answer.lacks(app));
+    lacks.map_or(Ok(()), |lacks| Err(usage(lacks)))
+}
+
+/// Fails when nginx would not go by what [`tell_free_slot`] tells it.
+pub fn check_free_slots(app: &App) -> Result<()> {
+    let count = app.config.processes();
+    let answer = ask(app)?;
+    let knows_all = (0..count).all(|free| answer.knows(Mark::Without { count, free }));
+    knows_all.then_some(()).context("nginx does not know yet that processes are replaced: run install again")
+}
+
 /// Enables nothing, as on the first day.
 pub fn disconnect(app: &App) -> Result<()> {
     durable::remove(&app.enabled_link())
 }
 
-/// The instance that nginx says it uses; the error says why there is no answer.
-pub fn asked(app: &App) -> Result<String> {
-    confirm::ask(app).map(|answer| answer.instance).map_err(|refusal| anyhow!("{refusal}"))
+/// Asks nginx what it uses, and what it knows; the error says why there is no answer.
+pub fn ask(app: &App) -> Result<Answer> {
+    confirm::ask(app).map_err(|refusal| anyhow!("{refusal}"))
 }

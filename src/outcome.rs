@@ -113,7 +113,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// Folds a message into one line, so that a log reader never has to guess where it ends. Quoted lines of a child's
 /// output are joined by ` | `; control characters, which an argument may hold, are escaped; of a very long message the
 /// middle is left out.
-fn one_line(message: &str) -> String {
+pub fn one_line(message: &str) -> String {
     let lines: Vec<&str> = message.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
     let escaped = lines.join(" | ").chars().fold(String::new(), |text, character| match character.is_control() {
         true => text + &character.escape_default().to_string(),

@@ -1,5 +1,6 @@
 //! Answers for people and for programs: a table, or JSON.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -18,6 +19,11 @@ pub fn table(rows: &[Vec<String>]) -> String {
     }
     let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned() + "\n").collect();
     lines.concat()
+}
+
+/// Values one below the other.
+pub fn lines(values: &[impl Display]) -> String {
+    values.iter().map(|value| format!("{value}\n")).collect()
 }
 
 /// One JSON document, indented, ending in a newline.
@@ -61,4 +67,23 @@ pub fn shell_word(word: &str) -> String {
         true => word.to_owned(),
         false => format!("'{}'", word.replace('\'', r"'\''")),
     }
+}
+
+/// A line as a terminal may have it: without escape sequences (`ESC [ … letter`), and with U+FFFD for each other control
+/// character but the tab.
+pub fn harmless(line: &str) -> String {
+    let mut kept = String::new();
+    let mut characters = line.trim_end_matches('\r').chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '\u{1b}' if characters.next_if_eq(&'[').is_some() => {
+                while characters.next_if(|parameter| (' '..='?').contains(parameter)).is_some() {}
+                let _ = characters.next_if(|letter| ('@'..='~').contains(letter));
+            }
+            '\t' => kept.push('\t'),
+            character if character.is_control() => kept.push(char::REPLACEMENT_CHARACTER),
+            character => kept.push(character),
+        }
+    }
+    kept
 }

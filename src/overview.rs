@@ -9,7 +9,8 @@ use anyhow::{Result, anyhow};
 use serde::Serialize;
 
 use crate::app::{Activity, App, Instance, Port, ReleaseId};
-use crate::runner::State;
+use crate::process::Process;
+use crate::runner::{Program, State};
 use crate::{nginx, output, process, push, runner, source};
 
 /// How long an instance may take to answer before it is shown as silent.
@@ -25,6 +26,9 @@ pub struct Overview {
     nginx: Option<String>,
     /// Why nginx does not answer.
     nginx_error: Option<String>,
+    /// What nginx has not heard of that is configured.
+    #[serde(skip)]
+    nginx_lacks: Option<String>,
     /// What is being changed now, or was when a tool was killed.
     change: Option<Change>,
     /// The last push that waits for its deploy, or whose deploy is under way; None: none does.
@@ -69,11 +73,35 @@ struct View {
     health: String,
     /// How long the health check took; None when it failed.
     health_milliseconds: Option<f64>,
+    /// That of the first process.
+    pid: Option<i32>,
+    /// That of the first process.
+    uptime_seconds: Option<u64>,
+    /// Of all its programs together.
+    memory_bytes: Option<u64>,
+    /// Of all its programs together.
+    restarts: Option<u64>,
+    /// How one of its programs ended last.
+    last_exit: Option<String>,
+    /// When that was, in seconds since 1970.
+    last_exit_at: Option<u64>,
+    processes: Vec<ProgramView>,
+    workers: Vec<ProgramView>,
+}
+
+/// One program of an instance.
+#[derive(Debug, Serialize)]
+struct ProgramView {
+    /// `0`, or of a worker `mail.0`.
+    name: String,
+    /// None: it is a worker.
+    port: Option<Port>,
     pid: Option<i32>,
     uptime_seconds: Option<u64>,
     memory_bytes: Option<u64>,
     restarts: Option<u64>,
     last_exit: Option<String>,
+    last_exit_at: Option<u64>,
 }
 
 impl Overview {
@@ -82,7 +110,7 @@ impl Overview {
         let enabled = nginx::enabled(app)?;
         let [first, second] = &app.config.instances;
         let (said, first, second) = thread::scope(|scope| {
-            let said = scope.spawn(|| nginx::asked(app));
+            let said = scope.spawn(|| nginx::ask(app));
             let first = scope.spawn(|| View::of(app, first, enabled));
             let second = scope.spawn(|| View::of(app, second, enabled));
             (said.join(), first.join(), second.join())
@@ -93,7 +121,8 @@ impl Overview {
             app: app.name().to_owned(),
             enabled: enabled.map(Instance::to_string),
             nginx_error: said.as_ref().err().map(|error| format!("{error:#}")),
-            nginx: said.ok(),
+            nginx_lacks: said.as_ref().ok().and_then(|answer| answer.lacks(app)),
+            nginx: said.ok().map(|answer| answer.instance),
             change: app.activity()?.map(Change::of),
             queued: push::queued(app)?.map(|push| Queued { seconds: push.seconds(), what: push.what }),
             instances: vec![first.map_err(panicked)??, second.map_err(panicked)??],
@@ -103,30 +132,48 @@ impl Overview {
     /// A table for people: a column for each instance, and below it what does not fit together.
     pub fn table(&self) -> String {
         let mut rows = vec![self.row(&self.app, |view| view.name.clone())];
-        rows.push(self.row("port", |view| view.port.to_string()));
+        rows.push(self.row("port", View::ports));
         rows.push(self.row("path", |view| or_dash(view.path.as_ref().map(|path| path.display()))));
         rows.push(self.row("release", |view| or_dash(view.release.as_ref())));
         rows.push(self.row("version", |view| or_dash(view.version.as_ref())));
         rows.push(self.row("proxy", |view| view.proxy.to_owned()));
         rows.push(self.row("health", |view| view.health.clone()));
-        rows.push(self.row("pid", |view| or_dash(view.pid)));
+        rows.push(self.row("pid", |view| view.of_each(|process| process.pid)));
         rows.push(self.row("uptime", |view| or_dash(view.uptime_seconds.map(output::age))));
         rows.push(self.row("memory", |view| or_dash(view.memory_bytes.map(output::bytes))));
-        rows.push(self.row("restarts", View::restarts));
-        let mut text = output::table(&rows);
-        if let Some(change) = &self.change {
-            text += &format!("\n{change}\n");
+        rows.push(self.row("restarts", |view| restarts(view.restarts, view.last_exit.as_ref(), view.last_exit_at)));
+        for name in self.worker_names() {
+            rows.push(self.row(name, |view| view.worker(name)));
         }
+        let remarks: String = self.remarks().iter().map(|remark| format!("\n{remark}\n")).collect();
+        output::table(&rows) + &remarks
+    }
+
+    /// What is being changed, and what does not fit together.
+    fn remarks(&self) -> Vec<String> {
+        let mut remarks: Vec<String> = self.change.iter().map(Change::to_string).collect();
         if let Some(Queued { what, seconds }) = &self.queued {
-            text += &format!("\n{what} waits for its deploy, since {}\n", output::age(*seconds));
+            remarks.push(format!("{what} waits for its deploy, since {}", output::age(*seconds)));
         }
         if let Some(error) = &self.nginx_error {
-            text += &format!("\n{error}\n");
+            remarks.push(error.clone());
         } else if self.enabled.is_some() && self.nginx != self.enabled {
             let (link, said) = (or_dash(self.enabled.as_ref()), or_dash(self.nginx.as_ref()));
-            text += &format!("\n{link} is enabled, but nginx uses {said}; connect-to-nginx {link} finds out why\n");
+            remarks.push(format!("{link} is enabled, but nginx uses {said}; connect-to-nginx {link} finds out why"));
         }
-        text
+        remarks.extend(self.nginx_lacks.clone());
+        remarks
+    }
+
+    /// The names of all workers, of either instance.
+    fn worker_names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = Vec::new();
+        for worker in self.instances.iter().flat_map(|view| &view.workers) {
+            if !names.contains(&worker.name.as_str()) {
+                names.push(&worker.name);
+            }
+        }
+        names
     }
 
     fn row(&self, heading: &str, value: impl Fn(&View) -> String) -> Vec<String> {
@@ -167,6 +214,9 @@ impl View {
             Err(error) => (State::default(), Err(format!("{error:#}"))),
         };
         let took = began.elapsed();
+        let programs = || state.processes.iter().chain(&state.workers);
+        let last = programs().filter(|program| program.last_exit.is_some()).max_by_key(|program| program.last_exit_at);
+        let first = state.processes.first().map(ProgramView::of);
         let is_another = health.is_ok() && runner::runs_another_release(app, instance).unwrap_or(false);
         Ok(View {
             name: instance.to_string(),
@@ -182,19 +232,76 @@ impl View {
                 Ok(()) if is_another => "healthy, but not its release".to_owned(),
                 Ok(()) => "healthy".to_owned(),
             },
-            pid: state.pid.map(|process| process.pid.raw()),
-            uptime_seconds: state.pid.and_then(|process| process.uptime()).map(|age| age.as_secs()),
-            memory_bytes: state.memory,
-            restarts: state.restarts,
-            last_exit: state.last_exit,
+            pid: first.as_ref().and_then(|first| first.pid),
+            uptime_seconds: first.and_then(|first| first.uptime_seconds),
+            memory_bytes: sum(programs().map(|program| program.memory)),
+            restarts: sum(programs().map(|program| program.restarts)),
+            last_exit: last.and_then(|last| last.last_exit.clone()),
+            last_exit_at: last.and_then(|last| last.last_exit_at),
+            processes: state.processes.iter().map(ProgramView::of).collect(),
+            workers: state.workers.iter().map(ProgramView::of).collect(),
         })
     }
 
-    fn restarts(&self) -> String {
-        match (self.restarts, &self.last_exit) {
-            (Some(count), Some(exit)) => format!("{count} (last: {exit})"),
-            (count, _) => or_dash(count),
+    fn ports(&self) -> String {
+        if self.processes.is_empty() { self.port.to_string() } else { self.of_each(|process| process.port) }
+    }
+
+    /// Something of each process, in one cell.
+    fn of_each<T: ToString>(&self, value: impl Fn(&ProgramView) -> Option<T>) -> String {
+        let values: Vec<String> = self.processes.iter().map(|process| or_dash(value(process))).collect();
+        match values.iter().all(|value| value == "-") {
+            true => "-".to_owned(),
+            false => values.join(" "),
         }
+    }
+
+    /// How a worker fares, in one cell.
+    fn worker(&self, name: &str) -> String {
+        let Some(worker) = self.workers.iter().find(|worker| worker.name == name) else { return "-".to_owned() };
+        let is_new = |count: &u64| *count > 0;
+        let restarted = worker.restarts.filter(is_new).map(|count| {
+            format!(", restarts {}", restarts(Some(count), worker.last_exit.as_ref(), worker.last_exit_at))
+        });
+        match worker.pid {
+            Some(pid) => {
+                format!(
+                    "pid {pid}, {}{}",
+                    or_dash(worker.memory_bytes.map(output::bytes)),
+                    restarted.unwrap_or_default()
+                )
+            }
+            None => format!("down{}", restarted.unwrap_or_default()),
+        }
+    }
+}
+
+impl ProgramView {
+    fn of(program: &Program) -> ProgramView {
+        ProgramView {
+            name: program.name.clone(),
+            port: program.port,
+            pid: program.process.map(|process| process.pid.raw()),
+            uptime_seconds: program.process.and_then(Process::uptime).map(|age| age.as_secs()),
+            memory_bytes: program.memory,
+            restarts: program.restarts,
+            last_exit: program.last_exit.clone(),
+            last_exit_at: program.last_exit_at,
+        }
+    }
+}
+
+/// The sum of what is known; None: nothing is.
+fn sum(values: impl Iterator<Item = Option<u64>>) -> Option<u64> {
+    values.flatten().reduce(|sum, value| sum + value)
+}
+
+/// How often something was restarted, how it ended last, and when.
+fn restarts(count: Option<u64>, last: Option<&String>, at: Option<u64>) -> String {
+    let ago = at.map(|at| format!(", {} ago", output::age(process::unix_now().saturating_sub(at))));
+    match (count, last) {
+        (Some(count), Some(exit)) => format!("{count} (last: {exit}{})", ago.unwrap_or_default()),
+        (count, _) => or_dash(count),
     }
 }
 

@@ -6,11 +6,13 @@ mod socket;
 mod spawn;
 mod tree;
 
-pub use leash::Until;
+pub use leash::{LET_END, Until};
 pub use socket::{End, Owner, connections, owner};
-pub use spawn::{Bond, isolate, release_startup_code};
-pub use tree::{kill_tree, living, tree, with_environment};
+pub use spawn::{Bond, Limits, isolate, limit, release_startup_code};
+pub use tree::{children, kill_tree, living, tree, with_environment};
 
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::path::Path;
 use std::process::Child;
@@ -102,6 +104,11 @@ pub fn works_in(pid: Pid, directory: &Path) -> bool {
     working.is_ok_and(|working| working.starts_with(directory))
 }
 
+/// The environment that a process was started with; None: it has gone, or we may not look.
+pub fn environment(pid: Pid) -> Option<HashMap<OsString, OsString>> {
+    procfs::process::Process::new(pid.raw()).and_then(|process| process.environ()).ok()
+}
+
 /// A process in words: `node (pid 4711)`.
 pub fn describe(pid: Pid) -> String {
     match program(pid) {
@@ -140,6 +147,15 @@ pub fn any_is_program(name: &str) -> bool {
 pub fn memory(processes: &[Process]) -> u64 {
     let resident = processes.iter().filter_map(|one| procfs::process::Process::new(one.pid.raw()).ok()?.statm().ok());
     resident.map(|statm| statm.resident * procfs::page_size()).sum()
+}
+
+/// Processor time that these processes have used together, and those of their children that have ended and were reaped.
+pub fn processor_time(processes: &[Process]) -> Duration {
+    let stats = processes.iter().filter_map(|one| procfs::process::Process::new(one.pid.raw()).ok()?.stat().ok());
+    let of_children = |ticks: i64| u64::try_from(ticks).unwrap_or(0);
+    let ticks: u64 =
+        stats.map(|stat| stat.utime + stat.stime + of_children(stat.cutime) + of_children(stat.cstime)).sum();
+    Duration::from_millis(ticks.saturating_mul(1000) / procfs::ticks_per_second())
 }
 
 /// Seconds since 1970, for names and records; 0 when the clock stands before that.

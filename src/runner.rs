@@ -2,7 +2,9 @@
 //! learn from that lock whether and under which pid it runs. The runners differ in who starts supervise, and in where the
 //! output goes. The compose runner has no supervise: Docker keeps the container running, and is asked.
 
+mod before;
 mod compose;
+pub mod differences;
 mod direct;
 mod journal;
 mod log;
@@ -10,32 +12,32 @@ mod output;
 mod supervise;
 pub mod systemd;
 mod watch;
+mod words;
+pub mod workers;
 
+pub use before::Before;
 pub use log::Tail;
-pub use supervise::{Note, supervise};
-pub use watch::{State, healthy, state, up, watch};
+pub use supervise::{MemberNote, Note, supervise};
+pub use watch::{Program, State, healthy, state, up, watch};
 
 use std::io::Read;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Uid;
 
-use crate::app::{App, Instance, ReleaseId, Runner};
+use crate::app::{App, Instance, Member, Port, ReleaseId, Runner, config};
 use crate::deadline::Deadline;
 use crate::health;
 use crate::lock;
 use crate::nginx;
-use crate::outcome::{quote, quote_first, timed_out};
+use crate::outcome::{quote_first, timed_out, usage};
 use crate::output::span;
 use crate::process::{self, End, Owner, Pid};
 use crate::source;
 
-/// How many of the last lines of an instance's output an error quotes.
-const QUOTED_LINES: usize = 5;
-/// How far back in an instance's log the beginning of its present life is looked for.
-const SEARCHED_LINES: usize = 200;
 /// How long one health check may take.
 pub const CHECK: Duration = Duration::from_secs(5);
 /// How long a health check may take when the time for all of them is nearly up: enough for an answer that tells more than
@@ -45,8 +47,8 @@ const SHORTEST_CHECK: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(10);
 /// How long systemd may take to learn that an instance is ready which is.
 const TOLD: Duration = Duration::from_secs(2);
-/// How long the journal may take to have what was written to it.
-const JOURNALLED: Duration = Duration::from_secs(1);
+/// How long supervise may take to write down what it has begun to write down.
+const NOTED: Duration = Duration::from_millis(500);
 /// How long a process that is ending may keep its sockets.
 const ENDING: Duration = Duration::from_secs(5);
 /// What listens in place of a container. Docker ends it a moment after the container.
@@ -67,10 +69,26 @@ enum RunBy {
 #[derive(Clone, Debug)]
 struct Life {
     by: RunBy,
-    /// How often it was restarted.
-    restarts: u64,
-    /// How it ended last; None: it has not.
-    last_exit: Option<String>,
+    /// What is kept running of it; of a container, itself.
+    members: Vec<MemberNote>,
+}
+
+impl Life {
+    /// How often its programs were restarted, workers included.
+    fn restarts(&self) -> u64 {
+        self.members.iter().map(|member| member.restarts).sum()
+    }
+
+    /// How often its processes were restarted.
+    fn restarts_of_processes(&self) -> u64 {
+        self.members.iter().filter(|member| member.port.is_some()).map(|member| member.restarts).sum()
+    }
+
+    /// The program that ended last; None: none has.
+    fn last_to_end(&self) -> Option<&MemberNote> {
+        let ended = self.members.iter().filter(|member| member.last_exit.is_some());
+        ended.max_by_key(|member| member.last_exit_at)
+    }
 }
 
 /// The present life of an instance; None when it is not run.
@@ -79,7 +97,19 @@ fn life(app: &App, instance: &Instance) -> Result<Option<Life>> {
         return compose::life(app, instance);
     }
     let supervisor = supervisor(app, instance)?;
-    Ok(supervisor.map(|(pid, Note { restarts, last_exit })| Life { by: RunBy::Supervise(pid), restarts, last_exit }))
+    Ok(supervisor.map(|(pid, Note { members, .. })| Life { by: RunBy::Supervise(pid), members }))
+}
+
+/// The ports that an instance's processes listen on; of one that is not run, those that they are to listen on.
+pub fn ports(app: &App, instance: &Instance) -> Result<Vec<Port>> {
+    let life = if app.runner() == Runner::Compose { None } else { life(app, instance)? };
+    let present: Vec<Port> = life.into_iter().flat_map(|life| life.members).filter_map(|member| member.port).collect();
+    Ok(if present.is_empty() { planned_ports(app, instance) } else { present })
+}
+
+/// The ports that an instance's processes are to listen on when it is started.
+fn planned_ports(app: &App, instance: &Instance) -> Vec<Port> {
+    (0..app.config.processes()).filter_map(|slot| instance.port_of(slot)).collect()
 }
 
 /// Whether an instance is kept running.
@@ -98,17 +128,31 @@ pub fn runs_another_release(app: &App, instance: &Instance) -> Result<bool> {
 
 /// The supervise of an instance and its note; None when the instance is not run.
 fn supervisor(app: &App, instance: &Instance) -> Result<Option<(Pid, Note)>> {
-    let holder = lock::holder(&app.instance_lock(instance))?;
-    Ok(holder.map(|(pid, note)| (pid, Note::read(&note))))
+    let patience = Deadline::after(NOTED);
+    loop {
+        let Some((pid, text)) = lock::holder(&app.instance_lock(instance))? else { return Ok(None) };
+        let note = Note::read(&text);
+        if note.is_some() || !patience.sleep(POLL) {
+            return Ok(Some((pid, note.unwrap_or_default())));
+        }
+    }
 }
 
-/// The process that listens on an instance's port; of a container, behind which Docker itself listens, its main one.
-pub fn listener(app: &App, instance: &Instance) -> Result<Owner> {
+/// Who listens on each port of an instance; of a container, behind which Docker itself listens, its main process.
+pub fn listeners(app: &App, instance: &Instance) -> Result<Vec<(Port, Owner)>> {
     if app.runner() == Runner::Compose {
-        return Ok(compose::main_process(app, instance)?.map_or(Owner::Nobody, Owner::Process));
+        let owner = compose::main_process(app, instance)?.map_or(Owner::Nobody, Owner::Process);
+        return Ok(vec![(instance.port(), owner)]);
     }
-    let likely = supervisor(app, instance)?.map(|(pid, _)| pid);
-    process::owner(instance.port().number(), likely)
+    let supervisor = supervisor(app, instance)?;
+    // Below the leash of the process that is to listen, there are fewer to look at than below all of supervise.
+    let likely = |port: Port| {
+        let (pid, note) = supervisor.as_ref()?;
+        let member = note.processes().find(|member| member.port == Some(port));
+        Some(member.and_then(|member| member.leash).map_or(*pid, Pid::from_raw))
+    };
+    let owner = |port: Port| Ok((port, process::owner(port.number(), likely(port))?));
+    ports(app, instance)?.into_iter().map(owner).collect()
 }
 
 /// Starts an instance, unless it runs, and waits until it is healthy; returns how long that took. When it dies instead,
@@ -121,7 +165,7 @@ pub fn start(app: &App, instance: &Instance, deadline: Deadline) -> Result<Durat
         && !runs_another_release(app, instance)?
     {
         // It may have died a moment ago, without its supervise having said so yet: that is forgiven.
-        let healthy = await_healthy(app, instance, None, life.restarts + 1, patience());
+        let healthy = await_healthy(app, instance, None, life.restarts_of_processes() + 1, patience());
         if healthy.is_ok() || runs(app, instance)? {
             return healthy.map(|()| began.elapsed()).with_context(cannot);
         }
@@ -147,14 +191,15 @@ fn spawn(app: &App, instance: &Instance, deadline: Deadline) -> Result<Option<Ch
     let release = source::release_of(app, instance)?;
     let release = release.ok_or_else(|| anyhow!("it has no release yet; update-instance {instance} makes one"))?;
     if app.runner() != Runner::Compose {
-        app.environment(&release, Some(instance))?;
+        let first = Member::Process { index: 0, slot: 0 };
+        app.environment(&release, Some((instance, &first)))?;
     }
+    check_limits(app)?;
     // What is left of it; and systemd may be about to start it again.
     end(app, instance)?;
-    let holder = holder_of_port(instance)?;
-    if holder != Owner::Nobody {
+    if let Some((port, holder)) = holder_of_ports(app, instance)? {
         let remedy = if is_proxy(holder) { "; if no container has it (docker ps), restart Docker" } else { "" };
-        bail!("port {} is held by {}{remedy}", instance.port(), holder.in_words());
+        bail!("port {port} is held by {}{remedy}", holder.in_words());
     }
     match app.runner() {
         Runner::Direct => direct::start(app, instance).map(Some),
@@ -168,18 +213,52 @@ fn spawn(app: &App, instance: &Instance, deadline: Deadline) -> Result<Option<Ch
     }
 }
 
+/// Fails when an instance would not serve as it is configured, for nginx or the machine would not go along. For what gives
+/// an instance the traffic anew; what brings one back is content with less.
+pub fn check_configured(app: &App) -> Result<()> {
+    nginx::check_count(app)?;
+    check_limits(app)
+}
+
+/// Fails when the machine does not let us have what is configured for processes.
+fn check_limits(app: &App) -> Result<()> {
+    let config::Run { open_files, nice, .. } = app.config.run;
+    if app.runner() != Runner::Direct || Uid::effective().is_root() {
+        return Ok(());
+    }
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot tell how many files may be open")?;
+    if let Some(wanted) = open_files.filter(|wanted| *wanted > most) {
+        return Err(usage(format!("cannot set open_files to {wanted}: this user may have {most} (ulimit -Hn)")));
+    }
+    match nice {
+        Some(nice @ ..0) => Err(usage(format!("cannot set nice to {nice}: without systemd, less than 0 takes root"))),
+        _ => Ok(()),
+    }
+}
+
 /// Whether it is Docker that holds a port. One that was killed while it started or removed a container may do so for a
 /// container that there is not, until it is restarted.
 fn is_proxy(owner: Owner) -> bool {
     matches!(owner, Owner::Process(holder) if process::program(holder.pid).as_deref() == Some(PROXY))
 }
 
-/// Who holds an instance's port. Who is just ending is waited for: one of ours that cannot be seen any more, and whose
-/// socket is gone in a moment; or Docker's proxy, whose container has ended.
-pub fn holder_of_port(instance: &Instance) -> Result<Owner> {
+/// The first of the ports that an instance is to have which somebody holds, and who does; None: they are free. Who is just
+/// ending is waited for: one of ours that cannot be seen any more, and whose socket is gone in a moment; or Docker's proxy,
+/// whose container has ended.
+pub fn holder_of_ports(app: &App, instance: &Instance) -> Result<Option<(Port, Owner)>> {
+    for port in planned_ports(app, instance) {
+        let holder = holder_of(port)?;
+        if holder != Owner::Nobody {
+            return Ok(Some((port, holder)));
+        }
+    }
+    Ok(None)
+}
+
+fn holder_of(port: Port) -> Result<Owner> {
     let patience = Deadline::after(ENDING);
     loop {
-        let owner = process::owner(instance.port().number(), None)?;
+        let owner = process::owner(port.number(), None)?;
         let is_ending = is_proxy(owner) || matches!(owner, Owner::Hidden(uid) if uid == Uid::effective());
         if !is_ending || !patience.sleep(POLL) {
             return Ok(owner);
@@ -203,11 +282,13 @@ fn await_healthy(
         let ended = child.as_mut().and_then(|child| reason_of_end(app, child));
         let life = life(app, instance)?;
         match &life {
-            Some(life) if life.restarts > forgiven => bail!("it died: {}", last_words(app, instance, life)),
+            Some(life) if life.restarts_of_processes() > forgiven => {
+                bail!("it died: {}", words::last_words(app, instance, life))
+            }
             Some(_) => has_lived = true,
             None => match ended {
-                Some(reason) => bail!("{reason}: {}", last_lines(app, instance)),
-                None if has_lived => bail!("{}", end_in_words(app, instance)),
+                Some(reason) => bail!("{reason}: {}", words::last_lines(app, instance, None)),
+                None if has_lived => bail!("{}", words::end_in_words(app, instance)),
                 None => {}
             },
         }
@@ -218,7 +299,7 @@ fn await_healthy(
         let checked = healthy(app, instance, CHECK.min(deadline.left().max(SHORTEST_CHECK)));
         match (checked, life) {
             (Ok(()), Some(Life { by: RunBy::Supervise(pid), .. })) => {
-                return is_listener_within(app, instance, pid);
+                return ports(app, instance)?.into_iter().try_for_each(|port| is_listener_within(app, port, pid));
             }
             (Ok(()), Some(_)) => return Ok(()),
             (Ok(()), None) => {}
@@ -240,61 +321,12 @@ fn reason_of_end(app: &App, child: &mut Child) -> Option<String> {
 }
 
 /// Makes sure that it was the instance which answered, and not somebody who took its port meanwhile.
-fn is_listener_within(app: &App, instance: &Instance, supervise: Pid) -> Result<()> {
-    match process::owner(instance.port().number(), Some(supervise))? {
+fn is_listener_within(app: &App, port: Port, supervise: Pid) -> Result<()> {
+    match process::owner(port.number(), Some(supervise))? {
         Owner::Process(listener) if !process::tree(supervise).contains(&listener) => {
-            bail!("port {} is answered by {}, not by {}", instance.port(), process::describe(listener.pid), app.name())
+            bail!("port {port} is answered by {}, not by {}", process::describe(listener.pid), app.name())
         }
         _ => Ok(()),
-    }
-}
-
-/// How an instance's app ended last, and the last lines that it had printed since it was started.
-fn last_words(app: &App, instance: &Instance, life: &Life) -> String {
-    let of_container = (app.runner() == Runner::Compose).then(|| compose::end_in_words(app, instance).ok()).flatten();
-    let exit = of_container.as_deref().or(life.last_exit.as_deref()).unwrap_or("it was restarted");
-    // The journal may have it a moment later than the note.
-    let patience = Deadline::after(JOURNALLED);
-    let ended = format!("{}{exit}", output::PREFIX);
-    while app.runner() == Runner::Systemd && patience.sleep(POLL) {
-        let lines = Tail::last_lines(app, instance, SEARCHED_LINES).unwrap_or_default();
-        let started = lines.iter().rposition(|line| line.starts_with(supervise::STARTED)).unwrap_or(0);
-        if lines[started..].contains(&ended) {
-            break;
-        }
-    }
-    let lines = last_lines(app, instance);
-    if lines.is_empty() { exit.to_owned() } else { format!("{exit}: {lines}") }
-}
-
-/// How an instance ended for good.
-fn end_in_words(app: &App, instance: &Instance) -> String {
-    let how = match app.runner() {
-        Runner::Compose => match compose::end_in_words(app, instance) {
-            Ok(exit) => format!("its container ended, {exit}"),
-            Err(error) => format!("{error:#}"),
-        },
-        Runner::Direct | Runner::Systemd => "its supervise ended".to_owned(),
-    };
-    let lines = last_lines(app, instance);
-    if lines.is_empty() { how } else { format!("{how}: {lines}") }
-}
-
-/// The last lines of what an instance's app has printed since it was started last, or of what supervise said when it
-/// could not start it at all.
-fn last_lines(app: &App, instance: &Instance) -> String {
-    if app.runner() == Runner::Compose {
-        let lines = compose::last_lines_of_life(app, instance, QUOTED_LINES).unwrap_or_default();
-        return quote(lines.iter().map(String::as_str), QUOTED_LINES);
-    }
-    let lines = Tail::last_lines(app, instance, SEARCHED_LINES).unwrap_or_default();
-    let started = lines.iter().rposition(|line| line.starts_with(supervise::STARTED));
-    match started {
-        Some(at) => {
-            let said = lines[at + 1..].iter().map(String::as_str);
-            quote(said.filter(|line| !line.starts_with(output::PREFIX)), QUOTED_LINES)
-        }
-        None => quote(lines.last().map(String::as_str), 1),
     }
 }
 
@@ -302,9 +334,8 @@ fn last_lines(app: &App, instance: &Instance) -> String {
 pub fn stop(app: &App, instance: &Instance, deadline: Deadline) -> Result<bool> {
     if !runs(app, instance)? {
         end(app, instance)?;
-        let holder = holder_of_port(instance)?;
-        if matches!(holder, Owner::Process(_)) {
-            let (holder, port) = (holder.in_words(), instance.port());
+        if let Some((port, holder @ Owner::Process(_))) = holder_of_ports(app, instance)? {
+            let holder = holder.in_words();
             bail!("cannot stop {instance}: {holder} on port {port} was not started by start-instance; stop it by hand");
         }
         return Ok(false);
@@ -327,7 +358,9 @@ pub fn drain(app: &App, instance: &Instance, deadline: Deadline) -> Result<()> {
     let deadline = deadline.within(app.config.deploy.drain_timeout);
     // A container's end of a connection is in a network of its own.
     let end = if app.runner() == Runner::Compose { End::Client } else { End::Server };
-    while process::connections(instance.port().number(), end)? > 0 && deadline.sleep(POLL) {}
+    for port in ports(app, instance)? {
+        while process::connections(port.number(), end)? > 0 && deadline.sleep(POLL) {}
+    }
     Ok(())
 }
 
@@ -348,7 +381,7 @@ fn end(app: &App, instance: &Instance) -> Result<()> {
 
 /// Kills what is left of an instance whose supervise was killed. What runs as this instance says so in its environment.
 fn end_leftovers(app: &App, instance: &Instance) {
-    let left = process::with_environment(&app.instance_marks(instance));
+    let left = process::with_environment(|environment| app.is_of_instance(instance, environment));
     left.into_iter().for_each(|one| process::kill_tree(one.pid));
 }
 
@@ -385,8 +418,22 @@ pub fn stand_in(app: &App) -> Result<Option<String>> {
     if healthy(app, standby, CHECK).is_err() {
         return Ok(None);
     }
-    nginx::switch(app, standby)?;
+    connect(app, standby, Deadline::after(app.config.deploy.timeout))?;
     Ok(Some(format!("{enabled} is enabled but not healthy ({seen}); its standby {standby} takes its place")))
+}
+
+/// Cuts over to an instance, and has the workers follow. When either fails, the traffic and the workers are where they were.
+pub fn connect(app: &App, target: &Instance, deadline: Deadline) -> Result<()> {
+    let before = nginx::enabled(app)?;
+    nginx::switch(app, target)?;
+    workers::follow(app, deadline).or_else(|error| {
+        match before {
+            Some(before) => nginx::switch(app, before)?,
+            None => nginx::disconnect(app)?,
+        }
+        workers::follow(app, deadline).with_context(|| format!("{error:#}; and the way back failed"))?;
+        Err(error)
+    })
 }
 
 /// The instance for a deploy when nothing is enabled: the first, unless its container runs and the other's does not.
@@ -403,42 +450,4 @@ pub fn update(app: &App, instance: &Instance, release: &ReleaseId, deadline: Dea
     }
     stop(app, instance, deadline)?;
     source::assign(app, instance, release)
-}
-
-/// What an instance was before a change: the way back.
-#[derive(Debug)]
-pub struct Before {
-    release: Option<ReleaseId>,
-    ran: bool,
-}
-
-impl Before {
-    /// Remembers what an instance is now.
-    pub fn of(app: &App, instance: &Instance) -> Result<Before> {
-        Ok(Before { release: source::release_of(app, instance)?, ran: runs(app, instance)? })
-    }
-
-    /// Gives the instance back the release it had, and runs it again if it ran; one that still is what it was is left
-    /// alone. Requests that it still answers may finish.
-    pub fn restore(&self, app: &App, instance: &Instance) -> Result<()> {
-        self.undo(app, instance).with_context(|| format!("cannot put {instance} back"))
-    }
-
-    fn undo(&self, app: &App, instance: &Instance) -> Result<()> {
-        let has_its_release = source::release_of(app, instance)? == self.release;
-        if !has_its_release || !self.ran {
-            drain(app, instance, Deadline::after(app.config.deploy.drain_timeout))?;
-            end(app, instance)?;
-        }
-        if !has_its_release {
-            match &self.release {
-                Some(release) => source::assign(app, instance, release)?,
-                None => source::unassign(app, instance)?,
-            }
-        }
-        if self.ran {
-            start(app, instance, Deadline::after(app.config.deploy.timeout))?;
-        }
-        Ok(())
-    }
 }

@@ -3,10 +3,13 @@
 mod build;
 mod git;
 pub mod image;
+mod snapshot;
 
 pub use build::make;
 pub use git::UnknownRef;
 
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,6 +24,7 @@ use crate::outcome::usage;
 use crate::process;
 
 use image::Image;
+use snapshot::Snapshot;
 
 /// What a release is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +33,8 @@ pub enum Origin {
     Commit(String),
     /// A directory, a .tar.gz, or a single file.
     Path(PathBuf),
+    /// What a directory held when it was looked at.
+    Snapshot(Snapshot),
     /// An image.
     Image(Image),
 }
@@ -38,7 +44,7 @@ impl Origin {
     pub fn identity(&self) -> String {
         match self {
             Origin::Commit(commit) => commit.clone(),
-            Origin::Path(path) => path.display().to_string(),
+            Origin::Path(path) | Origin::Snapshot(Snapshot { directory: path, .. }) => path.display().to_string(),
             Origin::Image(image) => image.id.clone(),
         }
     }
@@ -48,6 +54,7 @@ impl Origin {
         match self {
             Origin::Commit(commit) => id.is_of(commit),
             Origin::Image(image) => id.is_of(image.hash()),
+            Origin::Snapshot(snapshot) => id.is_of(&snapshot.hash),
             Origin::Path(_) => false,
         }
     }
@@ -57,7 +64,7 @@ impl std::fmt::Display for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Origin::Commit(commit) => f.write_str(&commit[..commit.len().min(12)]),
-            Origin::Path(path) => path.display().fmt(f),
+            Origin::Path(path) | Origin::Snapshot(Snapshot { directory: path, .. }) => path.display().fmt(f),
             Origin::Image(image) => f.write_str(&image.reference),
         }
     }
@@ -65,7 +72,7 @@ impl std::fmt::Display for Origin {
 
 /// What the user asks for. A path is looked up while the arguments are read: a mistake in it is told before anything is
 /// begun.
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 pub struct Wanted {
     /// Branch, tag, commit or latest-tag, or the tag of an image [default: ref in the configuration]
     #[arg(long = "ref", value_name = "REF", conflicts_with = "from")]
@@ -73,14 +80,17 @@ pub struct Wanted {
     /// Make the release from a directory, a .tar.gz or a single file instead of git
     #[arg(long, value_name = "PATH", value_parser = PathBufValueParser::new().try_map(fs::canonicalize::<PathBuf>))]
     pub from: Option<PathBuf>,
+    /// A directory that somebody works in: what it holds when the release is made.
+    #[arg(skip)]
+    pub worked_in: Option<PathBuf>,
 }
 
 impl Wanted {
-    /// What that is now: the path, else the commit that the reference, or the configured one, names, or the image, which
-    /// is brought here.
+    /// What that is now: the path, or the directory's content, which is copied; else the commit that the reference, or the
+    /// configured one, names, or the image, which is brought here.
     pub fn origin(&self, app: &App, deadline: Deadline) -> Result<Origin> {
         if let (Runner::Compose, Some(compose)) = (app.runner(), &app.config.compose) {
-            if self.from.is_some() {
+            if self.is_path() {
                 let remedy = "`docker load` or `docker tag` it, set pull = \"missing\" in [compose], and say --ref";
                 return Err(usage(format!("cannot make an image from a path: {remedy}")));
             }
@@ -89,6 +99,9 @@ impl Wanted {
         }
         if let Some(from) = &self.from {
             return Ok(Origin::Path(from.clone()));
+        }
+        if let Some(directory) = &self.worked_in {
+            return snapshot::take(app, directory, deadline).map(Origin::Snapshot);
         }
         git::commit(app, self.reference(app).unwrap_or_default(), deadline).map(Origin::Commit)
     }
@@ -100,7 +113,11 @@ impl Wanted {
             _ => &app.config.source.reference,
         };
         let named = self.reference.as_deref().or(Some(configured));
-        named.filter(|_| self.from.is_none())
+        named.filter(|_| !self.is_path())
+    }
+
+    fn is_path(&self) -> bool {
+        self.from.is_some() || self.worked_in.is_some()
     }
 }
 
@@ -155,6 +172,7 @@ pub fn unassign(app: &App, instance: &Instance) -> Result<()> {
 /// flushed: what a power cut brings back is removed again, and on a journalling file system no file goes before its name.
 pub fn prune(app: &App) -> Result<()> {
     sweep(app)?;
+    snapshot::remove(app)?;
     let all = releases(app)?;
     let mut kept: Vec<ReleaseId> = all.iter().take(app.config.deploy.keep_releases).cloned().collect();
     for instance in &app.config.instances {
@@ -179,7 +197,7 @@ pub fn prune(app: &App) -> Result<()> {
 }
 
 /// All builds that have a log, the newest first.
-fn build_logs(app: &App) -> Result<Vec<ReleaseId>> {
+pub fn build_logs(app: &App) -> Result<Vec<ReleaseId>> {
     let names = names_in(&app.logs())?;
     let ids = names.iter().filter_map(|name| name.strip_prefix("build-")?.strip_suffix(".log")?.parse().ok());
     Ok(newest_first(ids))
@@ -210,7 +228,13 @@ fn sweep(app: &App) -> Result<()> {
         let Some(name) = name.to_str().filter(|name| name.starts_with('.')) else { continue };
         let id = name.trim_start_matches(build::BUILDING);
         let path = entry.path();
-        let builders = process::with_environment(&[("RELEASE".into(), id.into())]).into_iter();
+        if path == app.snapshot() {
+            continue;
+        }
+        let builds = |environment: &HashMap<OsString, OsString>| {
+            environment.get(OsStr::new("RELEASE")).is_some_and(|release| release == id)
+        };
+        let builders = process::with_environment(builds).into_iter();
         // Another app's release has the same name when it was made in the same second, from a path or the same commit.
         let ours = builders.filter(|builder| process::works_in(builder.pid, &path));
         ours.for_each(|builder| process::kill_tree(builder.pid));

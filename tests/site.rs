@@ -77,23 +77,30 @@ pub struct Ports {
     pub status: u16,
     pub listen: u16,
     pub push: u16,
-    _claim: TcpListener,
+    _claims: Vec<TcpListener>,
 }
 
 impl Ports {
     /// Claims the next free block of six below the kernel's own range.
     pub fn claim() -> Ports {
+        Ports::claim_blocks(1)
+    }
+
+    /// Claims so many free blocks in a row. Where there are nine, no claim is in the way of an instance's further ports.
+    fn claim_blocks(count: u16) -> Ports {
         static NEXT: Mutex<u16> = Mutex::new(0);
         let mut next = NEXT.lock().unwrap();
         loop {
             // Different processes begin at different places.
-            let block = (std::process::id() as u16 % 97 * 11 + *next) % 1000;
-            *next += 1;
+            let block = (std::process::id() as u16 % 97 * 11 + *next) % (1000 - count);
+            *next += count;
             let base = 24_000 + block * 6;
-            let Ok(claim) = TcpListener::bind((Ipv4Addr::LOCALHOST, base + 5)) else { continue };
-            if (base..base + 5).all(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()) {
-                let [first, second, status, listen, push] = [0, 1, 2, 3, 4].map(|at| base + at);
-                return Ports { first, second, status, listen, push, _claim: claim };
+            let free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok();
+            let claims: Vec<TcpListener> = (0..count).filter_map(|at| free(base + at * 6 + 5)).collect();
+            let is_free = |at: u16| at % 6 == 5 || free(base + at).is_some();
+            if claims.len() == usize::from(count) && (0..count * 6).all(is_free) {
+                let [first, status, second, listen, push] = [0, 1, 2, 3, 4].map(|at| base + at);
+                return Ports { first, second, status, listen, push, _claims: claims };
             }
         }
     }
@@ -147,9 +154,20 @@ impl Site {
     }
 
     pub fn unlaid_in(place: &Path, sample: Sample, extra: &str) -> Site {
+        Site::unlaid_on(Ports::claim(), place, sample, extra)
+    }
+
+    /// A site whose instances have room for several processes each.
+    pub fn roomy(sample: Sample, extra: &str) -> Site {
+        let site = Site::unlaid_on(Ports::claim_blocks(9), &std::env::temp_dir(), sample, extra);
+        site.install(&[]).ok();
+        site
+    }
+
+    fn unlaid_on(ports: Ports, place: &Path, sample: Sample, extra: &str) -> Site {
         let directory = tempfile::Builder::new().prefix("cutover-test-").tempdir_in(place).unwrap();
         let home = directory.path().join(".shop");
-        let site = Site { home, ports: Ports::claim(), sample, directory };
+        let site = Site { home, ports, sample, directory };
         let source = site.source();
         fs::create_dir(&source).unwrap();
         site.git(&["init", "--quiet", "--initial-branch=main"]);
@@ -185,6 +203,22 @@ impl Site {
         section("[nginx]", &format!("own = true\nlisten = [\"127.0.0.1:{listen}\"]\nstatus_port = {status}"));
         section("[deploy]", "soak = \"100ms\"");
         fs::write(self.config(), text + extra).unwrap();
+    }
+
+    /// Changes what the home's own configuration says.
+    #[track_caller]
+    pub fn reconfigure(&self, old: &str, new: &str) {
+        let path = self.home.join("config.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(old), "{old:?} is not in the configuration, so this changes nothing");
+        fs::write(path, text.replace(old, new)).unwrap();
+    }
+
+    /// Writes the env file, which nobody else may read.
+    pub fn write_env(&self, text: &str) {
+        let path = self.home.join("env");
+        fs::write(&path, text).unwrap();
+        chmod(&path, 0o600);
     }
 
     /// Runs install as built, with these further arguments.

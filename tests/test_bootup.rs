@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use serde_json::{Value, json};
+
 use crate::site::{BRISK, Sample, Site, eventually, explains_itself};
 
 #[test]
@@ -53,6 +55,9 @@ fn the_standby_takes_the_place_of_an_enabled_instance_that_does_not_start() {
     assert_eq!(site.get("/"), (200, "v1\n".to_owned()));
     site.run("enabled-instance", &[]).is(0, "A\n", "");
     site.run("pid", &["B"]).is(1, "", "");
+    let told: Value = serde_json::from_str(&site.run("history", &["--json"]).ok()).unwrap();
+    assert_eq!((&told[0]["what"], &told[0]["to"]), (&json!("bootup"), &told[1]["from"]));
+    assert_eq!((&told[0]["from"], &told[0]["outcome"]), (&told[1]["to"], &json!("done")));
 }
 
 #[test]
@@ -75,6 +80,7 @@ fn when_nothing_starts_it_fails_and_says_why() {
     }
     site.run("bootup", &[]).fails(3, &["bootup: cannot start A: it died: exit status 3: v1 opens its database | "]);
     site.run("enabled-instance", &[]).is(0, "B\n", "");
+    assert!(!site.run("history", &[]).ok().contains("bootup"), "which may be tried all night");
 
     // The next boot, with the cause mended, needs nothing else.
     fs::write(site.home.join("instances/B/BEHAVIOUR"), "\n").unwrap();

@@ -17,6 +17,9 @@ fn standing(site: &Site) -> Value {
         for passing in ["uptime_seconds", "memory_bytes", "health_milliseconds"] {
             assert!(instance.remove(passing).is_some(), "status --json lacks {passing}");
         }
+        let processes = instance.remove("processes").unwrap();
+        let [process] = processes.as_array().unwrap().as_slice() else { panic!("there is one process: {processes}") };
+        assert_eq!((&process["port"], &process["restarts"]), (&instance["port"], &instance["restarts"]));
         if instance["proxy"] == "disabled" {
             // It was stopped for the new release and started again with its former one.
             assert!(instance.remove("pid").unwrap().is_i64());

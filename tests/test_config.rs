@@ -196,3 +196,69 @@ fn a_line_of_the_env_file_that_sets_nothing_is_named_by_its_number_and_never_quo
         env_refused("", Some((&text, 0o600)), "ENV line 4: expected KEY=VALUE");
     }
 }
+
+#[test]
+fn processes_and_their_limits_are_in_bounds() {
+    let run = "command = \"true\"";
+    let with = |line: &str| format!("{run}\n{line}");
+    for odd in ["0", "65", "-1", "\"four\"", "true"] {
+        refused(run, &with(&format!("processes = {odd}")), 9, &["expected a number from 1 to 64, or \"max\""]);
+    }
+    for odd in ["\"\"", "\"300\"", "\"-1M\"", "\"3 M\"", "\"M\"", "\"99999999999999999999G\"", "\"18014398509481984K\""]
+    {
+        refused(run, &with(&format!("max_memory = {odd}")), 9, &["expected a size of at least \"1M\""]);
+    }
+    refused(run, &with("open_files = 3"), 9, &["expected a number of at least 16, got 3"]);
+    refused(run, &with("nice = 20"), 9, &["expected a number from -20 to 19, got 20"]);
+    let all = with("processes = \"max\"\nmax_memory = \"300M\"\nopen_files = 4096\nnice = -20");
+    BareHome::new(&GOOD.replace(run, &all)).run("disabled-instance", &[]).is(0, "A\n", "");
+}
+
+#[test]
+fn each_process_has_a_port_of_its_own() {
+    let processes = |count: u32, ports: &str| {
+        GOOD.replace("command = \"true\"", &format!("command = \"true\"\nprocesses = {count}"))
+            .replace("B = 24002", ports)
+    };
+    let refused = |config: String, words: &[&str]| {
+        BareHome::new(&config).run("disabled-instance", &[]).fails(2, words);
+    };
+    BareHome::new(&processes(64, "B = 24002")).run("disabled-instance", &[]).is(0, "A\n", "");
+    refused(
+        processes(3, "B = 24021"),
+        &["24021 is the port of instance B, and the port of process 2 of instance A: see Ports in cutover-config(5)"],
+    );
+    refused(processes(64, "B = 65000"), &["there are no ports for so many behind 65000, of instance B"]);
+    refused(
+        processes(2, "B = 23990"),
+        &["status_port 24000 is the port of process 1 of instance B; give it a port of its own"],
+    );
+    for taken in ["24011", "*:24011", "127.0.0.1:24011 default_server", "[::]:24011"] {
+        let listen =
+            processes(2, "B = 24002").replace("own = true", &format!("own = true\nlisten = [\"80\", \"{taken}\"]"));
+        let at = listen.lines().position(|line| line.starts_with("listen")).unwrap() + 1;
+        let told = format!("line {at}: listen {taken:?} takes the port of process 1 of instance A; give nginx another");
+        refused(listen.clone(), &[&told]);
+        // Of another address, nothing is taken.
+        let elsewhere = listen.replace(taken, "192.0.2.1:24011");
+        BareHome::new(&elsewhere).run("disabled-instance", &[]).is(0, "A\n", "");
+    }
+}
+
+#[test]
+fn a_worker_has_a_name_of_its_own_and_a_command() {
+    let with = |lines: &str| format!("[[worker]]\n{lines}\n[nginx]");
+    refused("[nginx]", &with("name = \"mail\""), 9, &["missing key `command`"]);
+    refused("[nginx]", &with("name = \"Mail\"\ncommand = \"x\""), 10, &["a worker's name is a lower-case letter"]);
+    refused("[nginx]", &with("name = \"mail\"\ncommand = \" \""), 11, &["expected a command"]);
+    refused("[nginx]", &with("name = \"mail\"\ncommand = \"x\"\ncount = 0"), 12, &["expected a number from 1 to 64"]);
+    refused("[nginx]", &with("name = \"mail\"\ncommand = \"x\"\ncounts = 1"), 12, &["unknown key `counts`"]);
+    let one = "name = \"mail\"\ncommand = \"x\"\n";
+    refused("[nginx]", &with(&format!("{one}[[worker]]\n{one}")), 9, &["two workers are called \"mail\""]);
+    let many = with(&format!("{one}args = [\"a b\", \"\"]\ncount = 8\noverlap = true"));
+    BareHome::new(&GOOD.replace("[nginx]", &many)).run("disabled-instance", &[]).is(0, "A\n", "");
+    let containers = "[compose]\nimage_variable = \"X\"\nimage = \"x\"\n";
+    let home =
+        BareHome::new(&GOOD.replace("[nginx]", &with(one)).replace("[source]", &format!("{containers}[source]")));
+    home.run("disabled-instance", &[]).fails(2, &["[[worker]] is not for containers"]);
+}

@@ -6,6 +6,8 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::thread;
 
+use serde_json::{Value, json};
+
 use crate::site::{BRISK, Sample, Site, eventually, explains_itself};
 
 const UNHEALTHY: &str =
@@ -27,6 +29,23 @@ fn it_switches_to_the_disabled_instance_or_the_one_that_is_named() {
     assert_eq!((link(&site), site.get("/")), ("B".into(), (200, "v2\n".to_owned())));
     let reason = "connect-to-nginx: cannot find instance \"C\": there are A and B\n";
     site.run("connect-to-nginx", &["C"]).is(2, "", reason);
+}
+
+#[test]
+fn each_switch_is_recorded_and_no_other_run_is() {
+    let site = two_versions();
+    site.run("connect-to-nginx", &[]).ok();
+    site.run("connect-to-nginx", &["A"]).ok();
+    stop_nginx(&site);
+    assert_eq!(site.run("connect-to-nginx", &["B"]).code, 3);
+    let told: Value = serde_json::from_str(&site.run("history", &["--json", "-n", "3"]).ok()).unwrap();
+    let said = |change: &Value| (change["what"].clone(), change["outcome"].clone(), change["to"].clone());
+    let [failed, done, deploy] = &told.as_array().unwrap()[..] else { panic!("{told}") };
+    assert_eq!(said(failed), (json!("connect-to-nginx"), json!("failed"), deploy["to"].clone()));
+    assert_eq!(said(done), (json!("connect-to-nginx"), json!("done"), deploy["from"].clone()));
+    assert_eq!(done["from"], deploy["to"]);
+    assert!(done["seconds"]["connect"].is_number(), "{done}");
+    assert!(failed["reason"].as_str().unwrap().starts_with("cannot connect B: nginx does not answer"), "{failed}");
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn a_dry_run_prints_what_a_run_would_lay_and_lays_nothing() {
     let would: Vec<&str> = dry.stdout.lines().map(|line| line.strip_prefix("lay ").unwrap()).collect();
     let did: Vec<&str> = laid.stderr.lines().filter_map(|line| line.strip_prefix("install: lay ")).collect();
     assert_eq!(sorted(would), sorted(did.clone()));
-    for path in ["directory HOME/releases", "17 tools in HOME/bin", "HOME/config.toml", "HOME/nginx/nginx.conf"] {
+    for path in ["directory HOME/releases", "19 tools in HOME/bin", "HOME/config.toml", "HOME/nginx/nginx.conf"] {
         assert!(did.contains(&path), "{path} is not in {did:?}");
     }
     let last = laid.stderr.lines().last().unwrap();
@@ -123,7 +123,7 @@ fn tools_are_upgraded_while_the_app_runs() {
     }
     site.run("deploy", &[]).ok();
     let before = (site.processes(), site.pid("A"));
-    let said = "install: lay 17 tools in HOME/bin\ninstall: shop is laid out; next: HOME/bin/deploy\n";
+    let said = "install: lay 19 tools in HOME/bin\ninstall: shop is laid out; next: HOME/bin/deploy\n";
     site.install(&[]).masked(&site).is(0, "", said);
     assert_eq!((site.processes(), site.pid("A")), before);
     for tool in ["supervise", "deploy", "pid"] {

@@ -1,4 +1,5 @@
-//! logs: what the instances print, of both or of one, at its end or as it comes.
+//! logs: what the instances print, of both or of one, at its end or as it comes. What is chosen of it, how it looks on a
+//! terminal, and other logs have modules of their own.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -13,7 +14,7 @@ const TALKATIVE: &str = "[run]\ncommand = \"echo one; echo two; exec ./app\"\nst
 
 #[test]
 fn it_explains_itself() {
-    explains_itself("logs", "Print the instances' output");
+    explains_itself("logs", "Print what the instances print, what builds do, and what the tools say");
     let site = Site::new(Sample::Static, BRISK);
     site.run("logs", &[]).is(0, "", "");
     site.run("logs", &["A"]).is(0, "", "");
@@ -39,7 +40,10 @@ fn it_prints_one_instance_as_it_is_and_both_after_their_names() {
     site.run("logs", &["-n", "2"]).is(0, "A | one\nA | two\n", "");
     site.commit("v2", "");
     site.run("deploy", &[]).ok();
-    eventually("all is in the logs", || site.run("logs", &["-n", "1"]).ok() == "A | two\nB | two\n");
+    eventually("all is in the logs", || site.run("logs", &["-n", "1"]).ok() == "B | two\n");
+    let all = site.run("logs", &[]).ok();
+    let of_a = all.lines().filter(|line| line.starts_with("A | ")).count();
+    assert_eq!((of_a, all.lines().count()), (4, 8), "{all}");
 }
 
 #[test]
@@ -141,14 +145,15 @@ fn of_a_log_that_grows_while_it_begins_to_follow_each_line_comes_once() {
     }
 }
 
-fn append(site: &Site, log: &str, text: &str) {
+/// Appends to a log.
+pub fn append(site: &Site, log: &str, text: &str) {
     let path = site.home.join("logs").join(log);
     let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
     file.write_all(text.as_bytes()).unwrap();
 }
 
 /// A running `logs`, and its lines as they come; its output is closed once they are dropped.
-fn follow(site: &Site, arguments: &[&str]) -> (Child, Receiver<String>) {
+pub fn follow(site: &Site, arguments: &[&str]) -> (Child, Receiver<String>) {
     let mut command = site.tool("logs", arguments);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let output = BufReader::new(child.stdout.take().unwrap());
@@ -157,6 +162,8 @@ fn follow(site: &Site, arguments: &[&str]) -> (Child, Receiver<String>) {
     (child, receiver)
 }
 
-fn next(lines: &Receiver<String>) -> String {
+/// The next line of a running `logs`.
+#[track_caller]
+pub fn next(lines: &Receiver<String>) -> String {
     lines.recv_timeout(Duration::from_secs(10)).expect("a line within ten seconds")
 }

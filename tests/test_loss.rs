@@ -60,7 +60,7 @@ fn deploys_in_a_row(sample: Sample, builds: Builds) {
     // None of them found its instance running the wanted release already.
     let starts = ["A.log", "B.log"].map(|log| {
         let log = std::fs::read_to_string(site.home.join("logs").join(log)).unwrap();
-        log.matches("supervise: started ").count()
+        log.matches(" supervise started ").count()
     });
     assert_eq!(starts.iter().sum::<usize>(), DEPLOYS + 1);
 }

@@ -158,7 +158,7 @@ fn a_rollback_is_not_undone_whatever_it_was_rolled_back_from() {
         site.run("deploy", &["--if-new"]).is(0, "", "");
         assert_eq!(site.get("/").1, format!("{version}\n"));
     };
-    // From a deploy by hand, tool by tool, which the history does not know.
+    // From a deploy by hand, tool by tool, of which the history does not know what was wanted.
     site.commit("v2", "");
     site.shell("d=$(disabled-instance); update-instance $d && start-instance $d && connect-to-nginx $d").ok();
     site.run("rollback", &[]).ok();
@@ -342,7 +342,7 @@ fn install_begins_moves_and_ends_the_listener() {
 
     site.write_config(&format!("{BRISK}{SECTION}"));
     site.install(&[]).ok();
-    assert_eq!(site.tell_of_push(&head(&site), "two"), 202);
+    eventually("nginx knows of it again", || site.tell_of_push(&head(&site), "two") == 202);
     eventually("it is seen", || site.has_worked_off());
     site.install(&["--remove", "--force"]).ok();
     eventually("nothing runs", || site.processes().is_empty());

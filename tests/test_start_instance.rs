@@ -57,7 +57,20 @@ fn the_app_gets_its_own_environment_and_nothing_of_the_callers() {
     assert!(start.env("STRAY", "1").env("LANG", "tlh").status().unwrap().success());
     let (_, environment) = get(site.ports.first, "/env");
     let names: Vec<&str> = environment.lines().map(|line| line.split_once('=').unwrap().0).collect();
-    let expected = ["HOME", "HOST", "INSTANCE", "LANG", "LOGNAME", "PATH", "PORT", "RELEASE", "SECRET", "TZ", "USER"];
+    let expected = [
+        "HOME",
+        "HOST",
+        "INSTANCE",
+        "LANG",
+        "LOGNAME",
+        "PATH",
+        "PORT",
+        "PROCESS_INDEX",
+        "RELEASE",
+        "SECRET",
+        "TZ",
+        "USER",
+    ];
     // A shell adds PWD on its own account.
     assert_eq!(names.into_iter().filter(|name| *name != "PWD").collect::<Vec<_>>(), expected);
     let port = site.ports.first.to_string();

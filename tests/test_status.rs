@@ -44,12 +44,23 @@ fn a_table_for_people_and_json_for_programs() {
                 "name": "A", "port": first, "path": path, "release": id.trim(), "version": commit, "proxy": "enabled",
                 "healthy": true, "health": "healthy", "health_milliseconds": looked["health_milliseconds"],
                 "pid": site.pid("A"), "uptime_seconds": looked["uptime_seconds"], "memory_bytes": looked["memory_bytes"],
-                "restarts": 0, "last_exit": null
+                "restarts": 0, "last_exit": null, "last_exit_at": null,
+                "processes": [{
+                    "name": "0", "port": first, "pid": site.pid("A"), "uptime_seconds": looked["uptime_seconds"],
+                    "memory_bytes": looked["memory_bytes"], "restarts": 0, "last_exit": null, "last_exit_at": null
+                }],
+                "workers": []
             },
             {
                 "name": "B", "port": second, "path": null, "release": null, "version": null, "proxy": "disabled",
                 "healthy": false, "health": "does not listen", "health_milliseconds": null,
-                "pid": null, "uptime_seconds": null, "memory_bytes": null, "restarts": null, "last_exit": null
+                "pid": null, "uptime_seconds": null, "memory_bytes": null, "restarts": null, "last_exit": null,
+                "last_exit_at": null,
+                "processes": [{
+                    "name": "0", "port": second, "pid": null, "uptime_seconds": null, "memory_bytes": null,
+                    "restarts": null, "last_exit": null, "last_exit_at": null
+                }],
+                "workers": []
             }
         ]
     });

@@ -50,7 +50,7 @@ fn an_app_that_crashes_is_started_again_and_the_restarts_are_counted() {
         let instance = &status["instances"][0];
         assert_eq!((&instance["restarts"], &instance["last_exit"]), (&restarts.into(), &"killed by SIGKILL".into()));
         let table = site.run("status", &[]).ok();
-        assert!(table.contains(&format!("{restarts} (last: killed by SIGKILL)")), "{table}");
+        assert!(table.contains(&format!("{restarts} (last: killed by SIGKILL, ")), "{table}");
     }
     let log = site.run("logs", &["A"]).masked(&site).ok();
     let life = "supervise: started RELEASE\n";

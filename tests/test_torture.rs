@@ -17,7 +17,7 @@ fn held(outcome: &Outcome) {
 fn few(faults: &[Fault]) {
     let signals = faults.iter().any(|fault| matches!(fault, Fault::Signal(_)));
     let subjects = SUBJECTS.iter().filter(|subject| signals || subject.is_tried_again);
-    subjects.for_each(|subject| held(&disturb(subject, faults, Share::Sample(4))));
+    subjects.for_each(|subject| held(&disturb(subject, subject.faults(faults), Share::Sample(4))));
 }
 
 #[test]

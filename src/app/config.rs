@@ -1,5 +1,6 @@
 //! config.toml: every key, its type, its default, and what is checked about it. cutover-config(5) is the same for people.
 
+mod check;
 mod values;
 
 use std::path::{Path, PathBuf};
@@ -9,9 +10,11 @@ use anyhow::Result;
 use regex::bytes::Regex;
 use serde::Deserialize;
 
-use super::names::{Instance, Port};
+use super::names::{Instance, Member, Port};
 use crate::health::{Expectation, StatusSet};
 use crate::outcome::usage;
+
+pub use check::port_of_listen;
 
 // The attributes below name them.
 use values::*;
@@ -20,6 +23,10 @@ use values::*;
 pub const LATEST_TAG: &str = "latest-tag";
 /// The branch that is deployed when none is named.
 const DEFAULT_REF: &str = "main";
+
+/// What a configuration needs where somebody else than root installs: an nginx of one's own, on a port that needs no
+/// privilege.
+pub const WITHOUT_ROOT: &str = "[nginx]\nown = true\nlisten = [\"8080\"]\n";
 
 /// The whole configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -45,6 +52,9 @@ pub struct Config {
     /// How an instance is run. Not used by the compose runner, and then empty where it is missing.
     #[serde(default)]
     pub run: Run,
+    /// The programs that run beside the enabled instance and serve no HTTP.
+    #[serde(rename = "worker", default, deserialize_with = "workers")]
+    pub workers: Vec<Worker>,
     /// When an instance is healthy.
     #[serde(default)]
     pub health: Health,
@@ -149,6 +159,75 @@ pub struct Run {
     /// How long it may take to end before it is killed.
     #[serde(default = "default_stop_timeout", deserialize_with = "duration")]
     pub stop_timeout: Duration,
+    /// How many processes serve together as an instance, each on a port of its own.
+    #[serde(default, deserialize_with = "processes")]
+    pub processes: Processes,
+    /// How much memory a process with all its children may hold, in bytes, before another takes its place; None: any.
+    #[serde(default, deserialize_with = "size")]
+    pub max_memory: Option<u64>,
+    /// How many files a process may have open; None: as many as the machine lets it.
+    #[serde(default, deserialize_with = "open_files")]
+    pub open_files: Option<u64>,
+    /// How readily the processes give way to others, from -20 to 19; None: as usual.
+    #[serde(default, deserialize_with = "nice")]
+    pub nice: Option<i32>,
+}
+
+/// How many processes an instance has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Processes {
+    /// So many.
+    Number(usize),
+    /// One for each processor that the machine has online.
+    Max,
+}
+
+impl Processes {
+    /// The most that can be asked for.
+    pub const MOST: i64 = 64;
+
+    /// The number.
+    pub fn count(self) -> usize {
+        match self {
+            Processes::Number(number) => number,
+            Processes::Max => cores().min(Processes::MOST.unsigned_abs() as usize),
+        }
+    }
+}
+
+impl Default for Processes {
+    fn default() -> Processes {
+        Processes::Number(1)
+    }
+}
+
+/// How many processors the machine lets us use.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// `[[worker]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Worker {
+    /// What it is called; no other worker is called the same.
+    #[serde(deserialize_with = "worker_name")]
+    pub name: String,
+    /// Run by `sh -c` in the release's directory.
+    #[serde(deserialize_with = "not_empty")]
+    pub command: String,
+    /// Follow the command as they are: no shell reads them.
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// How many of it run.
+    #[serde(default = "default_worker_count", deserialize_with = "worker_count")]
+    pub count: usize,
+    /// Whether the new release's begin before the old one's have ended.
+    #[serde(default)]
+    pub overlap: bool,
+    /// How much memory one with all its children may hold, in bytes, before it is started again; None: any.
+    #[serde(default, deserialize_with = "size")]
+    pub max_memory: Option<u64>,
 }
 
 /// `[health]`
@@ -264,46 +343,43 @@ impl Config {
 
     /// Parses and checks a configuration. The error names the line.
     pub fn parse(text: &str) -> Result<Config, String> {
-        let config: Config = toml::from_str(text).map_err(|error| describe(text, &error))?;
-        config.has_what_runs_it()?;
-        config.has_ports_of_its_own(text)?;
-        if config.push.as_ref().is_some_and(|push| push.repository.is_none() && push.poll.is_none()) {
-            let line = line_of(text, "push", "").map_or_else(String::new, |line| format!("line {line}: "));
-            return Err(format!("{line}[push] asks for nothing: set repository, poll, or both; see cutover-config(5)"));
-        }
+        let config: Config = toml::from_str(text).map_err(|error| check::describe(text, &error))?;
+        config.check(text)?;
         Ok(config)
     }
 
-    /// Each kind of runner needs sections of its own.
-    fn has_what_runs_it(&self) -> Result<(), String> {
-        // Of the whole, as the parser would tell it.
-        let missing = |key| Err(format!("line 1: missing key `{key}`; see cutover-config(5)"));
-        match (self.runner, &self.compose) {
-            (Some(Runner::Compose), None) => missing("compose"),
-            (Some(Runner::Compose) | None, Some(_)) => Ok(()),
-            _ if self.source.git.is_empty() => missing("source"),
-            _ if self.run.command.is_empty() => missing("run"),
-            _ => Ok(()),
-        }
+    /// Whether the instances are containers.
+    pub fn runs_containers(&self) -> bool {
+        matches!((self.runner, &self.compose), (Some(Runner::Compose) | None, Some(_)))
     }
 
-    /// The ports that are not the instances' must not be theirs, nor each other's.
-    fn has_ports_of_its_own(&self, text: &str) -> Result<(), String> {
-        let status = ("nginx", "status_port", self.nginx.status_port);
-        let push = self.webhook().map(|push| ("push", "port", push.port));
-        let mut taken: Vec<(Port, String)> =
-            self.instances.iter().map(|one| (one.port(), format!("the port of instance {one}"))).collect();
-        for (section, key, port) in std::iter::once(status).chain(push) {
-            if let Some((_, owner)) = taken.iter().find(|(other, _)| *other == port) {
-                let mistake = format!("{key} {port} is {owner}; give it a port of its own");
-                return Err(match line_of(text, section, key) {
-                    Some(line) => format!("line {line}: {mistake}"),
-                    None => format!("[{section}] {mistake}"),
-                });
-            }
-            taken.push((port, format!("{key} in [{section}]")));
-        }
-        Ok(())
+    /// How much memory all of an instance's programs may hold, in bytes; None: some may hold any.
+    pub fn memory(&self) -> Option<u64> {
+        let processes = self.run.max_memory?.saturating_mul(self.slots() as u64);
+        self.workers.iter().try_fold(processes, |sum, worker| {
+            Some(sum.saturating_add(worker.max_memory?.saturating_mul(worker.count as u64)))
+        })
+    }
+
+    /// How many processes an instance has: one where it is a container.
+    pub fn processes(&self) -> usize {
+        if self.runs_containers() { 1 } else { self.run.processes.count() }
+    }
+
+    /// How many ports each instance has: one for each process, and one where the next process begins that takes another's
+    /// place.
+    pub fn slots(&self) -> usize {
+        self.processes() + usize::from(self.run.max_memory.is_some())
+    }
+
+    /// What the programs are called that run as an instance: `0`, `mail.0`.
+    pub fn programs(&self) -> Vec<String> {
+        let processes = (0..self.processes()).map(|index| Member::Process { index, slot: index });
+        let of_worker = |worker: &Worker| {
+            let name = worker.name.clone();
+            (0..worker.count).map(move |index| Member::Worker { name: name.clone(), index })
+        };
+        processes.chain(self.workers.iter().flat_map(of_worker)).map(|member| member.to_string()).collect()
     }
 
     /// What a webhook may ask for; None: none is served.
@@ -324,36 +400,6 @@ impl Config {
     }
 }
 
-/// The line on which a section sets a key, or, with no key, begins; None: it does not, the default holds.
-fn line_of(text: &str, section: &str, key: &str) -> Option<usize> {
-    let tables: toml::Table = text.parse().ok()?;
-    let table = tables.get(section)?;
-    if !key.is_empty() {
-        table.get(key)?;
-    }
-    let heading = regex::Regex::new(&format!(r"^\s*\[\s*{section}\s*\]")).ok()?;
-    let line = regex::Regex::new(&format!(r"^\s*{key}\s*=|^\s*{section}\s*[.=].*{key}")).ok()?;
-    let after = text.lines().position(|line| heading.is_match(line));
-    match (after, key) {
-        (Some(after), "") => Some(after + 1),
-        (after, _) => {
-            let skipped = after.unwrap_or(0);
-            let found = text.lines().skip(skipped).position(|text| line.is_match(text))?;
-            Some(skipped + found + 1)
-        }
-    }
-}
-
-fn describe(text: &str, error: &toml::de::Error) -> String {
-    let lines: Vec<&str> = error.message().lines().collect();
-    let message = lines.join(" ").replace("unknown field", "unknown key").replace("missing field", "missing key");
-    let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
-    match line {
-        Some(line) => format!("line {line}: {message}; see cutover-config(5)"),
-        None => format!("{message}; see cutover-config(5)"),
-    }
-}
-
 impl Default for Build {
     fn default() -> Build {
         Build { command: None, timeout: Duration::from_secs(15 * 60) }
@@ -367,6 +413,10 @@ impl Default for Run {
             env_file: None,
             stop_signal: default_stop_signal(),
             stop_timeout: default_stop_timeout(),
+            processes: Processes::default(),
+            max_memory: None,
+            open_files: None,
+            nice: None,
         }
     }
 }
@@ -417,6 +467,10 @@ fn default_instances() -> [Instance; 2] {
         let number = if name == "A" { 20201 } else { 20202 };
         Instance::new(name, port(number)).expect("a default name is a valid one")
     })
+}
+
+fn default_worker_count() -> usize {
+    1
 }
 
 fn default_ref() -> String {

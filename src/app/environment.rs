@@ -10,7 +10,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::names::Instance;
+use super::names::{Instance, Member};
 use crate::account::Account;
 use crate::outcome::usage;
 
@@ -34,13 +34,25 @@ pub fn base(owner: &Account, app_home: &Path) -> Variables {
     pairs.into_iter().map(|(name, value)| (name.into(), value.to_owned())).collect()
 }
 
-/// What tells an instance's processes which instance they are.
+/// What tells the programs of an instance which instance they are, and which of its programs.
+pub fn of_member(instance: &Instance, member: &Member) -> Vec<(OsString, OsString)> {
+    let (slot, which) = match member {
+        Member::Process { index, slot } => (*slot, vec![("PROCESS_INDEX".into(), index.to_string().into())]),
+        Member::Worker { name, index } => {
+            (0, vec![("WORKER".into(), name.into()), ("WORKER_INDEX".into(), index.to_string().into())])
+        }
+    };
+    // The configuration was refused if there were too few ports.
+    let port = instance.port_of(slot).unwrap_or_else(|| instance.port());
+    let mut variables = of_instance(instance);
+    variables.push(("PORT".into(), port.to_string().into()));
+    variables.extend(which);
+    variables
+}
+
+/// What is the same for all programs of an instance.
 pub fn of_instance(instance: &Instance) -> Vec<(OsString, OsString)> {
-    vec![
-        ("PORT".into(), instance.port().to_string().into()),
-        ("HOST".into(), "127.0.0.1".into()),
-        ("INSTANCE".into(), instance.name().into()),
-    ]
+    vec![("HOST".into(), "127.0.0.1".into()), ("INSTANCE".into(), instance.name().into())]
 }
 
 /// The machine's time zone by name (`Asia/Seoul`), from where /etc/localtime points; UTC when it does not say.
@@ -92,6 +104,14 @@ fn parse(line: &[u8]) -> Option<(&str, &[u8])> {
     (is_name && is_value).then_some((name, value))
 }
 
+/// The line of an env file that sets this variable; None: no line can.
+pub fn line(name: &str, value: &str) -> Option<String> {
+    let is_plain = value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:@+,=".contains(&byte));
+    let line = if is_plain { format!("{name}={value}") } else { format!("{name}='{value}'") };
+    let is_read_back = !value.contains('\n') && parse(line.as_bytes()) == Some((name, value.as_bytes()));
+    is_read_back.then_some(line)
+}
+
 fn unquote(value: &[u8]) -> &[u8] {
     match value {
         [b'"', inside @ .., b'"'] | [b'\'', inside @ .., b'\''] => inside,
@@ -123,6 +143,16 @@ mod tests {
             let line = format!("# before\n{}{name}='{value}'\n", if export { "export " } else { "" });
             let read = variables(line.as_bytes()).unwrap();
             prop_assert_eq!(read[OsStr::new(&name)].to_str(), Some(value.as_str()));
+        }
+
+        #[test]
+        fn a_line_is_read_back_or_there_is_none(name in "[A-Za-z_][A-Za-z0-9_]{0,9}|\\PC{0,9}", value in "[^\\x00]*") {
+            let text = line(&name, &value).map(|line| format!("# before\n{line}\nAFTER=1\n"));
+            let is_name = parse(format!("{name}=x").as_bytes()) == Some((name.as_str(), b"x"));
+            match text.map(|text| variables(text.as_bytes()).unwrap()) {
+                Some(read) => prop_assert_eq!(read[OsStr::new(&name)].to_str(), Some(value.as_str())),
+                None => prop_assert!(!is_name || value.contains('\n')),
+            }
         }
     }
 }

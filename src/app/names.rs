@@ -66,6 +66,16 @@ impl Instance {
         self.port
     }
 
+    /// The port of one of its slots, of which each holds a process: the first has the instance's own port, and each other
+    /// lies [`Instance::STEP`] above the one before. None: there is no such port.
+    pub fn port_of(&self, slot: usize) -> Option<Port> {
+        let number = i64::from(self.port.number()) + i64::try_from(slot * Self::STEP).ok()?;
+        Port::try_from(number).ok()
+    }
+
+    /// From one slot's port to the next one's.
+    pub const STEP: usize = 10;
+
     /// Whether a person who writes `argument` means this instance.
     pub fn is_meant_by(&self, argument: &str) -> bool {
         let short = argument
@@ -79,6 +89,36 @@ impl Instance {
 impl fmt::Display for Instance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)
+    }
+}
+
+/// One of the programs that run as an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Member {
+    /// Serves on the port of a slot. Which of the instance's processes it is stays the same when another takes its place in
+    /// another slot; both are counted from 0.
+    Process {
+        /// Which of the processes it is.
+        index: usize,
+        /// Where it listens.
+        slot: usize,
+    },
+    /// A worker of this name, counted from 0.
+    Worker {
+        /// Its name.
+        name: String,
+        /// Which of those of this name it is.
+        index: usize,
+    },
+}
+
+impl fmt::Display for Member {
+    /// As log lines and people call it: `0`, `mail.0`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Member::Process { index, .. } => index.fmt(f),
+            Member::Worker { name, index } => write!(f, "{name}.{index}"),
+        }
     }
 }
 
@@ -107,6 +147,15 @@ impl ReleaseId {
     /// When it was made, to the second: `20261121T093000Z`.
     pub fn time(&self) -> &str {
         &self.0[..16]
+    }
+
+    /// When it was made, in seconds since 1970; None: no calendar has that time.
+    pub fn made_at(&self) -> Option<u64> {
+        let part = |from: usize, to: usize| &self.0[from..to];
+        let date = format!("{}-{}-{}", part(0, 4), part(4, 6), part(6, 8));
+        let time = format!("{date}T{}:{}:{}Z", part(9, 11), part(11, 13), part(13, 15));
+        let since = humantime::parse_rfc3339(&time).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+        Some(since.as_secs())
     }
 
     /// What it was made from: the short commit, or the short content hash.
@@ -174,6 +223,7 @@ mod tests {
             let id = ReleaseId::new(seconds, &commit);
             prop_assert_eq!(&id.as_str().parse::<ReleaseId>().unwrap(), &id);
             prop_assert!(id.is_of(&commit));
+            prop_assert_eq!(id.made_at(), Some(seconds));
         }
 
         #[test]

@@ -2,6 +2,8 @@
 //! after a tool that was killed.
 
 use std::fmt::Display;
+use std::io::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -10,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::{App, Instance, Wait};
 use crate::deadline::Deadline;
 use crate::lock::{self, Holder, Lock};
-use crate::outcome::{Exit, failure};
+use crate::logfile::{self, Line};
+use crate::outcome::{self, Exit, exit_of, failure};
 use crate::process::{self, Pid};
 
 /// What a tool is doing, or was when it was killed.
@@ -42,6 +45,7 @@ pub struct Turn {
     lock: Lock,
     found: Option<Doing>,
     keeps_what_it_found: bool,
+    log: PathBuf,
 }
 
 impl App {
@@ -55,7 +59,7 @@ impl App {
             return Err(failure(Exit::Busy, format!("cannot begin: {holder} holds the lock; --wait waits for it")));
         };
         let found = parse(&lock.read_note());
-        Ok(Turn { tool, lock, found, keeps_what_it_found: false })
+        Ok(Turn { tool, lock, found, keeps_what_it_found: false, log: self.deploy_log() })
     }
 
     /// What is being done now, or was left undone; None: nothing.
@@ -84,6 +88,37 @@ impl Turn {
     pub fn doing(&self, what: impl Display, target: Option<&Instance>) {
         let target = target.map(Instance::to_string);
         self.tell(&Doing { tool: self.tool.to_owned(), what: what.to_string(), target, since: process::unix_now() });
+    }
+
+    /// Says, on stderr and in the deploys' log, what has been done or what is about to be.
+    pub fn say(&self, text: impl Display) {
+        outcome::say(self.tool, &text);
+        self.log(&text.to_string());
+    }
+
+    /// Says what has failed that is no reason to end.
+    pub fn forgive<T>(&self, result: Result<T>) {
+        if let Err(error) = result {
+            self.say(format_args!("{error:#}"));
+        }
+    }
+
+    /// Passes a result on; when it is an error, which is said at the tool's end, the deploys' log has it from here. What is
+    /// wrong with the caller's words is the caller's alone.
+    pub fn ends_in<T>(&self, result: Result<T>) -> Result<T> {
+        result.inspect_err(|error| {
+            if exit_of(error) != Exit::Usage {
+                self.log(&format!("{error:#}"));
+            }
+        })
+    }
+
+    /// Writes a line to the deploys' log. That cannot fail either.
+    fn log(&self, text: &str) {
+        let mut line = Vec::new();
+        let source = format!("{}[{}]", self.tool, std::process::id());
+        Line::write(&mut line, &source, outcome::one_line(text).as_bytes());
+        let _ = logfile::open(&self.log).map(|mut log| log.write_all(&line));
     }
 
     fn tell(&self, doing: &Doing) {

@@ -7,6 +7,7 @@ use clap::Parser;
 use cutover::app::config::Standby;
 use cutover::app::{App, Home, Instance, Runner, Turn, Wait};
 use cutover::deadline::Deadline;
+use cutover::history::Change;
 use cutover::outcome::{self, Exit};
 use cutover::{nginx, output, push, runner, source};
 
@@ -28,52 +29,66 @@ fn run(arguments: Arguments) -> Result<Exit> {
     let app = App::open(&arguments.home)?;
     let mut turn = app.turn(TOOL, Wait { wait: true })?;
     turn.keep_what_was_found();
-    if app.config.nginx.own && nginx::Nginx::find(&app)?.start(&app)? {
-        outcome::say(TOOL, "nginx is started");
+    turn.ends_in(boot(&app, &turn))
+}
+
+fn boot(app: &App, turn: &Turn) -> Result<Exit> {
+    if app.config.nginx.own && nginx::Nginx::find(app)?.start(app)? {
+        turn.say("nginx is started");
     }
-    listen(&app);
-    let Some(enabled) = nginx::enabled(&app)? else {
-        outcome::say(TOOL, "nothing is enabled, so there is nothing to start; deploy makes the first release");
+    listen(app, turn);
+    let Some(enabled) = nginx::enabled(app)? else {
+        turn.say("nothing is enabled, so there is nothing to start; deploy makes the first release");
         return Ok(Exit::Done);
     };
     let standby = app.other(enabled);
-    let has_standby = source::release_of(&app, standby)?.is_some();
-    if let Err(error) = start(&app, &turn, enabled) {
+    let has_standby = source::release_of(app, standby)?.is_some();
+    if let Err(error) = start(app, turn, enabled) {
         if !has_standby {
             return Err(error);
         }
-        outcome::say(TOOL, format_args!("{error:#}; falling back to the standby {standby}"));
-        start(&app, &turn, standby)?;
-        nginx::switch(&app, standby).context("cannot fall back")?;
-        return Ok(Exit::Done);
+        turn.say(format_args!("{error:#}; falling back to the standby {standby}"));
+        return fall_back(app, turn, standby);
     }
+    turn.forgive(runner::workers::follow(app, Deadline::after(app.config.deploy.timeout)));
     // The app is back: to try again and again what fails here would only keep the next deploy waiting.
     let tried = match app.config.deploy.standby {
-        Standby::Keep if has_standby => start(&app, &turn, standby),
+        Standby::Keep if has_standby => start(app, turn, standby),
         // Docker has started what it was not to, as its restart policy says.
         Standby::Stop if app.runner() == Runner::Compose => {
-            runner::stop(&app, standby, Deadline::after(app.config.deploy.timeout)).map(drop)
+            runner::stop(app, standby, Deadline::after(app.config.deploy.timeout)).map(drop)
         }
         Standby::Keep | Standby::Stop => Ok(()),
     };
     if let Err(error) = tried {
-        outcome::say(TOOL, format_args!("{error:#}; {enabled} serves without a standby"));
+        turn.say(format_args!("{error:#}; {enabled} serves without a standby"));
     }
     Ok(Exit::Done)
 }
 
+/// Gives the traffic to the standby, and writes that down: nobody was there to see it. A failure is not written down, for
+/// systemd tries again and again.
+fn fall_back(app: &App, turn: &Turn, standby: &Instance) -> Result<Exit> {
+    let mut change = Change::begin(TOOL, app, None)?;
+    change.leads_to(standby, source::release_of(app, standby)?.as_ref());
+    start(app, turn, standby)?;
+    change.step("start");
+    runner::connect(app, standby, Deadline::after(app.config.deploy.timeout)).context("cannot fall back")?;
+    change.step("connect");
+    let done = Ok(Exit::Done);
+    turn.forgive(change.end(app, &done));
+    done
+}
+
 /// Hears of pushes again, and deploys what was queued before. The app starts all the same when that fails.
-fn listen(app: &App) {
+fn listen(app: &App, turn: &Turn) {
     let listens = push::adjust(app).and_then(|done| push::start_deploy(app).map(|()| done));
-    match listens {
-        Ok(done) => done.iter().for_each(|done| outcome::say(TOOL, done)),
-        Err(error) => outcome::say(TOOL, format_args!("{error:#}")),
-    }
+    turn.forgive(listens.map(|done| done.iter().for_each(|done| turn.say(done))));
 }
 
 fn start(app: &App, turn: &Turn, instance: &Instance) -> Result<()> {
     turn.doing(format_args!("starting {instance}"), None);
     let took = runner::start(app, instance, Deadline::after(app.config.deploy.timeout))?;
-    outcome::say(TOOL, format_args!("{instance} is healthy, {}", output::span(took)));
+    turn.say(format_args!("{instance} is healthy, {}", output::span(took)));
     Ok(())
 }

@@ -4,9 +4,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use cutover::app::{App, Home, Wait};
+use cutover::app::{App, Home, Turn, Wait};
+use cutover::deadline::Deadline;
+use cutover::history::Change;
 use cutover::outcome::{self, Exit};
-use cutover::{nginx, runner};
+use cutover::{nginx, runner, source};
 
 const TOOL: &str = env!("CARGO_BIN_NAME");
 
@@ -32,13 +34,24 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<Exit> {
     let app = App::open(&arguments.home)?;
     let turn = app.turn(TOOL, arguments.wait)?;
+    turn.ends_in(connect(&app, &arguments, &turn))
+}
+
+fn connect(app: &App, arguments: &Arguments, turn: &Turn) -> Result<Exit> {
     // One that was killed after the switch would otherwise switch back.
     let unfinished = turn.resumes().and_then(|undone| undone.target.as_deref());
-    let instance = nginx::named_or_disabled(&app, arguments.instance.as_deref().or(unfinished))?;
-    if let Err(seen) = runner::healthy(&app, instance, runner::CHECK) {
+    let instance = nginx::named_or_disabled(app, arguments.instance.as_deref().or(unfinished))?;
+    if let Err(seen) = runner::healthy(app, instance, runner::CHECK) {
         outcome::allow(arguments.force, &format!("cannot connect {instance}: it is not healthy: {seen}"))?;
     }
+    let mut change = Change::begin(TOOL, app, None)?;
+    if nginx::enabled(app)? != Some(instance) {
+        change.leads_to(instance, source::release_of(app, instance)?.as_ref());
+    }
     turn.doing(format_args!("connecting {instance}"), Some(instance));
-    nginx::switch(&app, instance)?;
-    Ok(Exit::Done)
+    let connected = runner::connect(app, instance, Deadline::after(app.config.deploy.timeout));
+    let result = connected.map(|()| Exit::Done);
+    change.step("connect");
+    turn.forgive(change.end(app, &result));
+    result
 }

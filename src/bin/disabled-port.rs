@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 use cutover::app::{App, Home};
-use cutover::nginx;
 use cutover::outcome::{self, Exit};
+use cutover::{nginx, output, runner};
 
 /// Print the port of the instance that gets no traffic; that of the first one when nothing is enabled
 #[derive(Parser)]
@@ -22,6 +22,6 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<Exit> {
     let app = App::open(&arguments.home)?;
-    outcome::print(&format!("{}\n", nginx::disabled(&app)?.port()))?;
+    outcome::print(&output::lines(&runner::ports(&app, nginx::disabled(&app)?)?))?;
     Ok(Exit::Done)
 }

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 use cutover::app::{App, Home};
-use cutover::nginx;
 use cutover::outcome::{self, Exit};
+use cutover::{nginx, output, runner};
 
 /// Print the port of the instance that gets the traffic
 #[derive(Parser)]
@@ -23,6 +23,6 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<Exit> {
     let app = App::open(&arguments.home)?;
     let Some(instance) = nginx::enabled(&app)? else { return Ok(Exit::No) };
-    outcome::print(&format!("{}\n", instance.port()))?;
+    outcome::print(&output::lines(&runner::ports(&app, instance)?))?;
     Ok(Exit::Done)
 }

@@ -1,29 +1,23 @@
-//! logs: the instances' output.
+//! logs: what the instances print, what builds do, and what the tools say.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
-use cutover::app::{App, Home, Instance};
+use cutover::app::{App, Home};
+use cutover::logs::Wanted;
 use cutover::outcome::{self, Exit};
-use cutover::runner::Tail;
 
 /// How often a followed log is looked at.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Print the instances' output
+/// Print what the instances print, what builds do, and what the tools say
 #[derive(Parser)]
 #[command(name = env!("CARGO_BIN_NAME"), version)]
 struct Arguments {
-    /// The instance [default: both, each line after its name]
-    instance: Option<String>,
-    /// Go on printing what is appended, across rotations and deploys
-    #[arg(short, long)]
-    follow: bool,
-    /// Begin this many lines before the end
-    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 200)]
-    lines: usize,
+    #[command(flatten)]
+    wanted: Wanted,
     #[command(flatten)]
     home: Home,
 }
@@ -34,32 +28,15 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<Exit> {
     let app = App::open(&arguments.home)?;
-    let shown: Vec<&Instance> = match &arguments.instance {
-        Some(name) => vec![app.instance(name)?],
-        None => app.config.instances.iter().collect(),
-    };
-    let prefix = |instance: &Instance| if shown.len() > 1 { format!("{instance} | ") } else { String::new() };
-    if !arguments.follow {
-        for instance in &shown {
-            print(&prefix(instance), &Tail::last_lines(&app, instance, arguments.lines)?)?;
-        }
-        return Ok(Exit::Done);
-    }
-    let mut followed = Vec::new();
-    for instance in &shown {
-        let (lines, follower) = Tail::of(&app, instance, arguments.lines)?;
-        print(&prefix(instance), &lines)?;
-        followed.push((prefix(instance), follower));
-    }
+    let (text, following) = arguments.wanted.begin(&app)?;
+    print(&text)?;
+    let Some(mut following) = following else { return Ok(Exit::Done) };
     loop {
         std::thread::sleep(POLL);
-        for (prefix, follower) in &mut followed {
-            print(prefix, &follower.new_lines()?)?;
-        }
+        print(&following.new_text()?)?;
     }
 }
 
-fn print(prefix: &str, lines: &[String]) -> Result<()> {
-    let text: String = lines.iter().map(|line| format!("{prefix}{line}\n")).collect();
-    if text.is_empty() { Ok(()) } else { outcome::print(&text) }
+fn print(text: &str) -> Result<()> {
+    if text.is_empty() { Ok(()) } else { outcome::print(text) }
 }

@@ -5,10 +5,9 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::Parser;
 use cutover::app::{App, Home};
-use cutover::nginx;
 use cutover::outcome::{self, Exit};
 use cutover::process::Owner;
-use cutover::runner;
+use cutover::{nginx, output, runner};
 
 /// Print the process that listens on an instance's port
 #[derive(Parser)]
@@ -27,12 +26,14 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<Exit> {
     let app = App::open(&arguments.home)?;
     let Some(instance) = nginx::named_or_enabled(&app, arguments.instance.as_deref())? else { return Ok(Exit::No) };
-    match runner::listener(&app, instance)? {
-        Owner::Nobody => Ok(Exit::No),
-        Owner::Process(process) => {
-            outcome::print(&format!("{}\n", process.pid))?;
-            Ok(Exit::Done)
+    let mut pids = Vec::new();
+    for (port, owner) in runner::listeners(&app, instance)? {
+        match owner {
+            Owner::Nobody => {}
+            Owner::Process(process) => pids.push(process.pid),
+            hidden => bail!("cannot tell which process listens on port {port}: {}", hidden.in_words()),
         }
-        hidden => bail!("cannot tell which process listens on port {}: {}", instance.port(), hidden.in_words()),
     }
+    outcome::print(&output::lines(&pids))?;
+    Ok(if pids.is_empty() { Exit::No } else { Exit::Done })
 }

@@ -34,33 +34,31 @@ fn run(arguments: Arguments) -> Result<Exit> {
     let app = App::open(&arguments.home)?;
     let turn = app.turn(TOOL, arguments.wait)?;
     let mut change = Change::begin(TOOL, &app, None)?;
-    let result = roll_back(&app, arguments.to.as_ref(), &turn, &mut change);
-    if let Err(error) = change.end(&app, &result) {
-        outcome::say(TOOL, format_args!("{error:#}"));
-    }
+    let result = turn.ends_in(roll_back(&app, arguments.to.as_ref(), &turn, &mut change));
+    turn.forgive(change.end(&app, &result));
     result
 }
 
 fn roll_back(app: &App, to: Option<&ReleaseId>, turn: &Turn, change: &mut Change) -> Result<Exit> {
     let Some(enabled) = nginx::enabled(app)? else {
-        outcome::say(TOOL, "nothing is enabled");
+        turn.say("nothing is enabled");
         return Ok(Exit::No);
     };
     let unfinished = turn.resumes().and_then(|undone| undone.target.as_deref());
     if to.is_none() && unfinished == Some(enabled.name()) {
-        outcome::say(TOOL, format_args!("{enabled} is enabled: the interrupted rollback was done"));
+        turn.say(format_args!("{enabled} is enabled: the interrupted rollback was done"));
         return Ok(Exit::Done);
     }
     let target = app.other(enabled);
     let Some(release) = to.cloned().or(source::release_of(app, target)?) else {
-        outcome::say(TOOL, format_args!("there is nothing to go back to: {target} has no release"));
+        turn.say(format_args!("there is nothing to go back to: {target} has no release"));
         return Ok(Exit::No);
     };
     if to.is_some()
         && source::release_of(app, enabled)?.as_ref() == to
         && runner::healthy(app, enabled, runner::CHECK).is_ok()
     {
-        outcome::say(TOOL, format_args!("already there: {enabled} runs {release}"));
+        turn.say(format_args!("already there: {enabled} runs {release}"));
         return Ok(Exit::Done);
     }
     if !source::releases(app)?.contains(&release) {
@@ -68,12 +66,8 @@ fn roll_back(app: &App, to: Option<&ReleaseId>, turn: &Turn, change: &mut Change
     }
     change.leads_to(target, &release);
     let before = Before::of(app, target)?;
-    connect(app, target, &release, turn, change).inspect_err(|_| {
-        if let Err(error) = before.restore(app, target) {
-            outcome::say(TOOL, format_args!("{error:#}"));
-        }
-    })?;
-    outcome::say(TOOL, format_args!("{target} is enabled with {release}, {}", output::span(change.step("connect"))));
+    connect(app, target, &release, turn, change).inspect_err(|_| turn.forgive(before.restore(app, target)))?;
+    turn.say(format_args!("{target} is enabled with {release}, {}", output::span(change.step("connect"))));
     Ok(Exit::Done)
 }
 
@@ -84,5 +78,5 @@ fn connect(app: &App, target: &Instance, release: &ReleaseId, turn: &Turn, chang
     runner::start(app, target, deadline)?;
     change.step("start");
     turn.doing(format_args!("connecting {target}"), Some(target));
-    nginx::switch(app, target)
+    runner::connect(app, target, deadline)
 }

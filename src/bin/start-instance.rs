@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use cutover::app::{App, Home, Wait};
+use cutover::app::{App, Home, Turn, Wait};
 use cutover::deadline::Deadline;
 use cutover::nginx;
 use cutover::outcome::{self, Exit};
@@ -31,11 +31,15 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<Exit> {
     let app = App::open(&arguments.home)?;
     let turn = app.turn(TOOL, arguments.wait)?;
-    let Some(instance) = nginx::named_or_enabled(&app, arguments.instance.as_deref())? else {
-        outcome::say(TOOL, "nothing is enabled; name an instance");
+    turn.ends_in(start(&app, &arguments, &turn))
+}
+
+fn start(app: &App, arguments: &Arguments, turn: &Turn) -> Result<Exit> {
+    let Some(instance) = nginx::named_or_enabled(app, arguments.instance.as_deref())? else {
+        turn.say("nothing is enabled; name an instance");
         return Ok(Exit::No);
     };
     turn.doing(format_args!("starting {instance}"), None);
-    runner::start(&app, instance, Deadline::after(app.config.deploy.timeout))?;
+    runner::start(app, instance, Deadline::after(app.config.deploy.timeout))?;
     Ok(Exit::Done)
 }

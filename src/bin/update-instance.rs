@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use cutover::app::{App, Home, Wait};
+use cutover::app::{App, Home, ReleaseId, Turn, Wait};
 use cutover::deadline::Deadline;
 use cutover::hooks::{self, About};
 use cutover::outcome::{self, Exit};
@@ -38,21 +38,26 @@ fn run(arguments: Arguments) -> Result<Exit> {
     let app = App::open(&arguments.home)?;
     hooks::check(&app)?;
     let turn = app.turn(TOOL, arguments.wait)?;
+    let id = turn.ends_in(update(&app, &arguments, &turn))?;
+    outcome::print(&format!("{id}\n"))?;
+    Ok(Exit::Done)
+}
+
+fn update(app: &App, arguments: &Arguments, turn: &Turn) -> Result<ReleaseId> {
     let deadline = Deadline::after(app.config.deploy.timeout);
-    let instance = nginx::named_or_disabled(&app, arguments.instance.as_deref())?;
-    if nginx::enabled(&app)? == Some(instance) {
+    let instance = nginx::named_or_disabled(app, arguments.instance.as_deref())?;
+    if nginx::enabled(app)? == Some(instance) {
         outcome::allow(
             arguments.force,
             &format!("cannot update {instance}: it is enabled, the service would be down"),
         )?;
     }
     turn.doing(format_args!("making a release for {instance}"), None);
-    let origin = arguments.wanted.origin(&app, deadline)?;
-    let serving = nginx::enabled(&app)?.map(|enabled| source::release_of(&app, enabled)).transpose()?.flatten();
+    let origin = arguments.wanted.origin(app, deadline)?;
+    let serving = nginx::enabled(app)?.map(|enabled| source::release_of(app, enabled)).transpose()?.flatten();
     let mut about = About { instance: Some(instance.clone()), previous: serving, ..About::default() };
-    let id = source::make(&app, &origin, &mut about, deadline)?;
+    let id = source::make(app, &origin, &mut about, deadline)?;
     turn.doing(format_args!("giving {instance} the release {id}"), None);
-    runner::update(&app, instance, &id, deadline)?;
-    outcome::print(&format!("{id}\n"))?;
-    Ok(Exit::Done)
+    runner::update(app, instance, &id, deadline)?;
+    Ok(id)
 }

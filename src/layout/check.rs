@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use nix::sys::statvfs::statvfs;
 
-use crate::app::{App, Config, Runner};
+use crate::app::{App, Config, Runner, config};
 use crate::command::{self, Run};
 use crate::compose::Project;
 use crate::deadline::Deadline;
@@ -72,9 +72,8 @@ pub fn ports(app: &App) -> Result<()> {
         if app.owner.lend(|| runner::runs(app, instance)).unwrap_or(app.runner() == Runner::Compose) {
             continue;
         }
-        let holder = runner::holder_of_port(instance)?;
-        if holder != Owner::Nobody {
-            let (port, holder) = (instance.port(), holder.in_words());
+        if let Some((port, holder)) = runner::holder_of_ports(app, instance)? {
+            let holder = holder.in_words();
             bail!("cannot give port {port} to {instance}: {holder} holds it; choose another in [instances]");
         }
     }
@@ -85,7 +84,7 @@ pub fn ports(app: &App) -> Result<()> {
         let (port, holder) = (push.port, process::describe(holder.pid));
         bail!("cannot listen for webhooks on port {port}: {holder} holds it; choose another in [push]");
     }
-    for port in app.config.nginx.listen.iter().filter_map(|listen| port_of(listen)) {
+    for port in app.config.nginx.listen.iter().filter_map(|listen| config::port_of_listen(listen)) {
         if let Owner::Process(holder) = process::owner(port, None)?
             && process::program(holder.pid).is_some_and(|program| program != "nginx")
         {
@@ -122,12 +121,6 @@ pub fn poll(app: &App) -> Option<String> {
     let poll = humantime::format_duration(app.config.poll()?);
     let line = format!("* * * * * {}/deploy --if-new", app.bin().display());
     Some(format!("no systemd asks the repository every {poll}: put `{line}` into the crontab"))
-}
-
-/// The port of a `listen` directive's value: `80`, `127.0.0.1:8080`, `[::]:443 ssl`; None: it is a path.
-fn port_of(listen: &str) -> Option<u16> {
-    let address = listen.split_whitespace().next()?;
-    address.rsplit(':').next()?.parse().ok()
 }
 
 /// Refuses, unless forced, what instances that run would not follow: other names or ports, or leaving systemd.

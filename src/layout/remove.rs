@@ -24,7 +24,7 @@ pub fn remove(Plan { app, profile: profile_file, .. }: &Plan, purge: bool) -> Re
     let running = running(app)?;
     // nginx first: when it cannot do without its files, nothing has happened yet.
     let nginx = Nginx::find(app)?;
-    let files = nginx::files(app, nginx.version()?)?;
+    let files = nginx::files(app, nginx.build()?)?;
     let take = || nginx.take_away(app, &files);
     let taken = if is_system(app) { take()? } else { app.owner.lend(take)? };
     let mut said: Vec<String> = taken.iter().map(|path| format!("removed {}", path.display())).collect();

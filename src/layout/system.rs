@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::step::{self, Step};
-use crate::app::{App, LAID, Runner};
+use crate::app::{App, Config, LAID, Runner};
 use crate::command::{self, Run};
 use crate::deadline::Deadline;
 use crate::durable;
@@ -180,9 +180,22 @@ fn values(app: &App) -> Result<Vec<(&'static str, String)>> {
         ("{{push_port}}", config.webhook().map_or_else(String::new, |push| push.port.to_string())),
         ("{{poll_seconds}}", config.poll().map_or_else(String::new, |poll| poll.as_secs_f64().to_string())),
         ("{{commands}}", commands.join(", \\\n    ")),
+        ("{{limits}}\n", limits(config)),
         ("{{start_seconds}}", (config.health.timeout + SLACK).as_secs().to_string()),
         ("{{stop_seconds}}", (config.run.stop_timeout + SLACK).as_secs().to_string()),
     ])
+}
+
+/// What an instance may have of the machine, as a unit says it. Before systemd ends a process for its memory, supervise has
+/// replaced it: there is room for all programs, each at its limit, twice.
+fn limits(config: &Config) -> String {
+    let run = &config.run;
+    let lines = [
+        config.memory().map(|bytes| format!("MemoryMax={}\n", bytes.saturating_mul(2))),
+        run.open_files.map(|count| format!("LimitNOFILE={count}\n")),
+        run.nice.map(|nice| format!("Nice={nice}\n")),
+    ];
+    lines.into_iter().flatten().collect()
 }
 
 /// A path as a unit file takes it.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 
+use super::marks::Mark;
 use crate::app::{App, Instance};
 use crate::deadline::Deadline;
 use crate::http;
@@ -23,6 +24,22 @@ pub struct Answer {
     pub instance: String,
     /// Which rendering of the configuration it runs.
     pub configuration: String,
+    /// The marks that it knows.
+    marks: String,
+}
+
+impl Answer {
+    /// Whether nginx goes by this mark.
+    pub fn knows(&self, mark: Mark) -> bool {
+        self.marks.split(' ').any(|known| known == mark.to_string())
+    }
+
+    /// What nginx has not heard of that is configured, in words; None: nothing. Until then it uses one process.
+    pub fn lacks(&self, app: &App) -> Option<String> {
+        let count = app.config.processes();
+        let lacks = count > 1 && !self.knows(Mark::Processes(count));
+        lacks.then(|| format!("nginx does not know of {count} processes yet: run install again"))
+    }
 }
 
 /// Why there is no answer of ours.
@@ -59,7 +76,7 @@ pub fn ask(app: &App) -> Result<Answer, Refusal> {
         return Err(Refusal::Stranger(reason));
     }
     let instance = String::from_utf8_lossy(&answer.body).trim().to_owned();
-    Ok(Answer { instance, configuration: header("cutover-configuration") })
+    Ok(Answer { instance, configuration: header("cutover-configuration"), marks: header("cutover-marks") })
 }
 
 /// Makes sure that nginx uses `target`. An nginx that does not answer is given a moment, in case it is restarting.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::confirm;
-use super::render::{Files, Version, is_as_laid};
+use super::render::{Build, Files, Version, is_as_laid};
 use crate::app::App;
 use crate::command::{self, Output, Run};
 use crate::deadline::Deadline;
@@ -54,13 +54,16 @@ impl Nginx {
         Run::new(&self.binary, words).output(Deadline::after(PATIENCE))
     }
 
-    /// Its version.
-    pub fn version(&self) -> Result<Version> {
-        let said = self.run(&["-v"])?.stderr;
+    /// What it can.
+    pub fn build(&self) -> Result<Build> {
+        let said = self.run(&["-V"])?.stderr;
         let numbers = said.split_once("nginx/").map(|(_, rest)| rest.split_whitespace().next().unwrap_or_default());
         let mut parts = numbers.unwrap_or_default().split('.').map(str::parse);
         match (parts.next(), parts.next(), parts.next()) {
-            (Some(Ok(major)), Some(Ok(minor)), Some(Ok(patch))) => Ok(Version(major, minor, patch)),
+            (Some(Ok(major)), Some(Ok(minor)), Some(Ok(patch))) => {
+                let counts = said.contains("--with-http_stub_status_module");
+                Ok(Build { version: Version(major, minor, patch), counts })
+            }
             _ => bail!("cannot tell nginx's version from {said:?}"),
         }
     }

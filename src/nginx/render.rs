@@ -1,10 +1,12 @@
 //! nginx's configuration files, rendered from the templates in the project's `nginx/` directory.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use sha2::{Digest, Sha256};
 
+use super::marks::{self, Mark};
 use crate::app::{App, Instance};
 use crate::outcome::usage;
 
@@ -12,9 +14,25 @@ use crate::outcome::usage;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(pub u32, pub u32, pub u32);
 
+/// What an nginx can, as `nginx -V` tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Build {
+    /// Its version.
+    pub version: Version,
+    /// Whether it was built to count requests (`--with-http_stub_status_module`).
+    pub counts: bool,
+}
+
 /// nginx got keepalive_min_timeout in 1.27.4: idle client connections outlive a reload by that long.
 const MIN_TIMEOUT_SINCE: Version = Version(1, 27, 4);
 
+/// Where an nginx that counts requests says how many they are.
+const COUNTS: &str = "
+    # What this nginx has served, all its sites together.
+    location = /nginx {
+        stub_status;
+    }
+";
 /// What push.conf is where no webhook is served.
 const NO_PUSH: &str =
     "# server level. Laid by cutover's install for {{app}}: [push] in its configuration names no repository.\n";
@@ -37,9 +55,9 @@ pub fn conf_dir(app: &App) -> PathBuf {
 }
 
 /// Renders all files. Fails when the app's place cannot be written in nginx's language.
-pub fn files(app: &App, version: Version) -> Result<Files> {
+pub fn files(app: &App, build: Build) -> Result<Files> {
     let includes = conf_dir(app).join(format!("{}.d", app.name()));
-    let values = Values::of(app, &includes, version)?;
+    let values = Values::of(app, &includes, build)?;
     let push = match app.config.webhook() {
         Some(_) => include_str!("../../nginx/push.conf"),
         None => NO_PUSH,
@@ -73,16 +91,13 @@ pub fn files(app: &App, version: Version) -> Result<Files> {
 struct Values(Vec<(&'static str, String)>);
 
 impl Values {
-    fn of(app: &App, includes: &Path, version: Version) -> Result<Values> {
+    fn of(app: &App, includes: &Path, build: Build) -> Result<Values> {
         let nginx = &app.config.nginx;
         let push = app.config.webhook();
+        let known = marks::known(app);
         let [first, second] = &app.config.instances;
-        let backup = |other: &Instance| match nginx.failover {
-            true => format!("server 127.0.0.1:{} max_fails=0 backup;", other.port()),
-            false => "# No fallback: failover = false.".to_owned(),
-        };
         let listen: Vec<String> = nginx.listen.iter().map(|listen| format!("    listen {listen};")).collect();
-        let min_timeout = if version >= MIN_TIMEOUT_SINCE { "keepalive_min_timeout 5s;" } else { "" };
+        let min_timeout = if build.version >= MIN_TIMEOUT_SINCE { "keepalive_min_timeout 5s;" } else { "" };
         // Workers of a root-started nginx would be `nobody`; where root owns the home, they may only look as root.
         let user = if app.owner.uid.is_root() { "user root;" } else { "" };
         Ok(Values(vec![
@@ -90,16 +105,16 @@ impl Values {
             ("app", app.name().to_owned()),
             ("variable", app.name().replace('-', "_")),
             ("first", first.name().to_owned()),
-            ("first_port", first.port().to_string()),
-            ("first_backup", backup(second)),
             ("second", second.name().to_owned()),
-            ("second_port", second.port().to_string()),
-            ("second_backup", backup(first)),
+            ("upstreams", upstreams(app, &known)),
+            ("groups", groups(app, &known)?),
+            ("marks", known.iter().map(Mark::to_string).collect::<Vec<String>>().join(" ")),
             ("status_port", nginx.status_port.to_string()),
             ("server_name", nginx.server_name.clone()),
             ("listen", listen.join("\n")),
             ("keepalive_min_timeout", min_timeout.to_owned()),
             ("user", user.to_owned()),
+            ("counts", if build.counts { COUNTS.to_owned() } else { String::new() }),
             ("includes", quotable(includes)?),
             ("state", quotable(&app.state())?),
         ]))
@@ -113,6 +128,54 @@ impl Values {
         let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
         lines.join("\n") + "\n"
     }
+}
+
+/// What follows an instance's name in its upstream's.
+fn suffix(mark: Option<Mark>) -> String {
+    mark.map_or_else(String::new, |mark| format!(".{mark}"))
+}
+
+/// An upstream for each mark of each instance, and one for no mark.
+fn upstreams(app: &App, known: &BTreeSet<Mark>) -> String {
+    let server = |instance: &Instance, slot: usize, more: &str| {
+        // There are no processes for which there are no ports.
+        instance.port_of(slot).map(|port| format!("    server 127.0.0.1:{port} max_fails=0{more};\n"))
+    };
+    let mut text = String::new();
+    for mark in std::iter::once(None).chain(known.iter().copied().map(Some)) {
+        let (count, slots) = mark.map_or((1, vec![0]), |mark| (mark.count(), mark.slots()));
+        let is_replaced = known.iter().any(|mark| matches!(mark, Mark::Without { .. }) && mark.count() == count);
+        let reach = count + usize::from(is_replaced);
+        let free = (0..reach).filter(|slot| !slots.contains(slot));
+        for instance in &app.config.instances {
+            let servers: String = slots.iter().filter_map(|slot| server(instance, *slot, "")).collect();
+            // A request may have begun before a process was replaced, and need one after that.
+            let first_of_all = " backup weight=1000";
+            let replaced: String = free.clone().filter_map(|slot| server(instance, slot, first_of_all)).collect();
+            let other = app.other(instance);
+            // As far as anybody can tell it has as many.
+            let backups: String = (0..reach).filter_map(|slot| server(other, slot, " backup")).collect();
+            let backups =
+                if app.config.nginx.failover { backups } else { "    # No fallback: failover = false.\n".to_owned() };
+            let suffix = suffix(mark);
+            text += &format!("upstream {}_{instance}{suffix} {{\n{servers}{replaced}{backups}", app.name());
+            text += "    keepalive 32;\n    keepalive_timeout 3s;\n}\n\n";
+        }
+    }
+    text.trim_end().to_owned()
+}
+
+/// What chooses the upstream: the last one whose mark there is.
+fn groups(app: &App, known: &BTreeSet<Mark>) -> Result<String> {
+    let (state, variable) = (quotable(&app.state())?, app.name().replace('-', "_"));
+    let mut text = String::new();
+    for mark in known {
+        let suffix = suffix(Some(*mark));
+        text += &format!(
+            "if (-e \"{state}/${{{variable}_instance}}/{mark}\") {{\n    set ${variable}_group ${{{variable}_instance}}{suffix};\n}}\n"
+        );
+    }
+    Ok(text.trim_end().to_owned())
 }
 
 /// A path that can stand between double quotes in nginx's configuration.

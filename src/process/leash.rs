@@ -18,6 +18,8 @@ use super::{Pid, tree};
 
 /// What the kernel tells the leash when its parent has ended.
 const PARENT_ENDED: Signal = Signal::SIGHUP;
+/// Says to a leash that its program was asked to end: all that it started may take as long as it needs.
+pub const LET_END: Signal = Signal::SIGUSR1;
 /// How long processes that do not die (stuck in the kernel, or another user's) are killed again and again.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The pause between two rounds of killing.
@@ -28,7 +30,8 @@ const ROUND: Duration = Duration::from_millis(2);
 pub enum Until {
     /// As long as the program itself; what it leaves behind is the caller's to reap.
     Ended,
-    /// When the program ends well, as long as anything that it started: it left its work to a child, as daemons do.
+    /// As long as anything that the program started, if that ends well, for it has left its work to a child, as daemons
+    /// do; or if it was asked to end. Otherwise what it leaves behind is killed.
     AllEnded,
 }
 
@@ -52,18 +55,24 @@ fn hold(parent: Pid, program: Pid, until: Until) -> ! {
     let mut wakes = SigSet::empty();
     wakes.add(Signal::SIGCHLD);
     wakes.add(PARENT_ENDED);
-    let mut ended = None;
+    wakes.add(LET_END);
+    let (mut ended, mut was_asked) = (None, false);
     loop {
         // Asked each time: the same signal may have been meant for the app.
         if getppid().as_raw() != parent.raw() {
             end_all();
         }
         let all_gone = reap(program, &mut ended);
-        let stays = until == Until::AllEnded && matches!(ended, Some(WaitStatus::Exited(_, 0)));
+        // It comes before what the program itself is sent, so it is there by now.
+        was_asked |= is_pending(LET_END);
+        let stays = until == Until::AllEnded && (was_asked || matches!(ended, Some(WaitStatus::Exited(_, 0))));
         if let Some(status) = ended.filter(|_| all_gone || !stays) {
+            if until == Until::AllEnded {
+                kill_all();
+            }
             end_like(status);
         }
-        let _ = wakes.wait();
+        was_asked |= wakes.wait() == Ok(LET_END);
     }
 }
 
@@ -79,8 +88,23 @@ fn reap(program: Pid, ended: &mut Option<WaitStatus>) -> bool {
     }
 }
 
-/// Kills all that the program started. Whoever forks meanwhile is found in the next round.
+/// Whether a signal has come that was not waited for yet.
+fn is_pending(signal: Signal) -> bool {
+    let mut pending = *SigSet::empty().as_ref();
+    // SAFETY: the kernel writes the set that it is given, which is this function's own.
+    let asked = unsafe { libc::sigpending(&raw mut pending) };
+    // SAFETY: reads the same set; the signal is one of the kernel's.
+    asked == 0 && unsafe { libc::sigismember(&raw const pending, signal as i32) } == 1
+}
+
+/// Kills all that the program started, and ends.
 fn end_all() -> ! {
+    kill_all();
+    exit(1)
+}
+
+/// Kills all that the program started. Whoever forks meanwhile is found in the next round.
+fn kill_all() {
     let began = Instant::now();
     while !reap(Pid::own(), &mut None) && began.elapsed() < PATIENCE {
         for process in tree(Pid::own()).into_iter().skip(1) {
@@ -88,7 +112,6 @@ fn end_all() -> ! {
         }
         thread::sleep(ROUND);
     }
-    exit(1)
 }
 
 /// Ends with the same exit status, or by the same signal.

@@ -5,6 +5,7 @@
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::SigSet;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{getegid, geteuid, setresgid, setresuid, setsid};
@@ -48,6 +49,33 @@ pub fn isolate(command: &mut Command, bond: Bond) {
             reset_signals()?;
             seal_descriptors();
             Ok(())
+        });
+    }
+}
+
+/// What a program may have of the machine; None: as much as whoever starts it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// How many files it may have open.
+    pub open_files: Option<u64>,
+    /// How readily it gives way to others, from -20 to 19.
+    pub nice: Option<i32>,
+}
+
+/// Makes `command` start with these limits. Where the machine does not allow them, the start fails.
+pub fn limit(command: &mut Command, limits: Limits) {
+    // SAFETY: what runs between fork and exec makes system calls only.
+    unsafe {
+        command.pre_exec(move || {
+            if let Some(count) = limits.open_files {
+                setrlimit(Resource::RLIMIT_NOFILE, count, count)?;
+            }
+            match limits.nice {
+                Some(nice) if libc::setpriority(libc::PRIO_PROCESS, 0, nice) != 0 => {
+                    Err(std::io::Error::last_os_error())
+                }
+                _ => Ok(()),
+            }
         });
     }
 }

@@ -1,5 +1,6 @@
 //! Descendants: listing a process tree and ending all of it.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::thread;
 use std::time::Duration;
@@ -20,8 +21,8 @@ pub fn tree(root: Pid) -> Vec<Process> {
     found
 }
 
-/// The children of all its threads, youngest first. The kernel lists them in `/proc/PID/task/TID/children` (proc(5)).
-fn children(pid: Pid) -> Vec<Pid> {
+/// The children of all its threads, youngest first; those that have ended and were not reaped too. The kernel lists them in `/proc/PID/task/TID/children` (proc(5)).
+pub fn children(pid: Pid) -> Vec<Pid> {
     let Ok(tasks) = Proc::new(pid.raw()).and_then(|process| process.tasks()) else { return Vec::new() };
     let mut found: Vec<Pid> = tasks
         .flatten()
@@ -65,14 +66,11 @@ fn known_signal(process: Process) {
     let _ = process.signal(Signal::SIGKILL);
 }
 
-/// Processes of ours whose environment holds all of these `NAME=VALUE` pairs: what is left of an instance or a build
-/// whose parent was killed, wherever it has moved in the process tree since.
-pub fn with_environment(pairs: &[(OsString, OsString)]) -> Vec<Process> {
+/// Processes of ours whose environment is like this: what is left of an instance or a build whose parent was killed,
+/// wherever it has moved in the process tree since.
+pub fn with_environment(is_it: impl Fn(&HashMap<OsString, OsString>) -> bool) -> Vec<Process> {
     let Ok(all) = all_processes() else { return Vec::new() };
-    let matches = |process: &Proc| {
-        let environment = process.environ().unwrap_or_default();
-        pairs.iter().all(|(name, value)| environment.get(name).is_some_and(|set| set == value))
-    };
+    let matches = |process: &Proc| process.environ().is_ok_and(|environment| is_it(&environment));
     let ours = all.flatten().filter(|process| process.pid != Pid::own().raw()).filter(matches);
     ours.filter_map(|process| Process::with_pid(Pid::from_raw(process.pid))).collect()
 }

@@ -1,19 +1,21 @@
 //! The `compose` runner: Docker runs an instance's container, and starts it again as the service's restart policy says.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 
-use super::{Life, POLL, RunBy};
+use super::{Life, MemberNote, POLL, RunBy};
 use crate::app::{App, Instance, ReleaseId};
 use crate::compose::Project;
 use crate::deadline::Deadline;
 use crate::docker::{self, Container, Health};
 use crate::durable;
 use crate::hooks::About;
+use crate::logfile::{Choice, Line};
 use crate::outcome::{exit_of, failure, usage};
 use crate::process::{Pid, Process};
 use crate::source::image::{self, Image};
@@ -31,8 +33,16 @@ pub fn life(app: &App, instance: &Instance) -> Result<Option<Life>> {
     let project = Project::of(app)?;
     let Some(container) = project.container(instance)?.filter(Container::is_kept) else { return Ok(None) };
     let last_exit = if container.restart_count > 0 { last_exit(&project, &container)? } else { None };
-    let restarts = container.restart_count;
-    Ok(Some(Life { by: RunBy::Docker(container.id), restarts, last_exit }))
+    let itself = MemberNote {
+        name: "0".to_owned(),
+        port: Some(instance.port()),
+        leash: None,
+        restarts: container.restart_count,
+        last_exit,
+        last_exit_at: None,
+        is_ending: false,
+    };
+    Ok(Some(Life { by: RunBy::Docker(container.id), members: vec![itself] }))
 }
 
 /// How a container ended last; None: it has not.
@@ -174,7 +184,8 @@ pub fn not_unhealthy(app: &App, instance: &Instance) -> Result<(), String> {
 pub fn with_output_kept(app: &App, instance: &Instance, error: Error) -> Error {
     let kept = || -> Result<PathBuf> {
         let release = source::release_of(app, instance)?.context("it has no release")?;
-        let lines: String = last_lines(app, instance, KEPT_LINES)?.iter().map(|line| format!("{line}\n")).collect();
+        let lines = lines(app, instance, &Choice::last(KEPT_LINES))?;
+        let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
         if lines.is_empty() {
             bail!("it has printed nothing");
         }
@@ -189,21 +200,48 @@ pub fn with_output_kept(app: &App, instance: &Instance, error: Error) -> Error {
     }
 }
 
-/// The last `count` lines that an instance's container has printed, oldest first.
-pub fn last_lines(app: &App, instance: &Instance, count: usize) -> Result<Vec<String>> {
+/// The wanted ones of the lines that an instance's container has printed, oldest first.
+pub fn lines(app: &App, instance: &Instance, choice: &Choice) -> Result<Vec<Line>> {
     let project = Project::of(app)?;
     let container = project.container(instance)?;
-    container.map_or_else(|| Ok(Vec::new()), |container| project.engine.last_lines(&container, count, UNIX_EPOCH))
+    container.map_or_else(|| Ok(Vec::new()), |container| Ok(printed(&project, &container, choice)?.0))
 }
 
-/// The same of its present life only, or of the last one in which it printed anything: for errors, which quote a few.
+/// The wanted ones of a container's lines, and how far they reach.
+fn printed(project: &Project, container: &Container, choice: &Choice) -> Result<(Vec<Line>, Mark)> {
+    let mut mark = Mark { id: container.id.clone(), since: choice.since.map(rfc3339), at_once: 0 };
+    // One at least, which tells where to go on.
+    let most = choice.most.filter(|_| choice.pattern.is_none()).map(|most| most.max(1));
+    let mut kept = VecDeque::new();
+    for line in project.engine.printed(container, most, choice.since.unwrap_or(UNIX_EPOCH))?.map_while(Result::ok) {
+        mark.reach(&line);
+        kept.extend(Some(dated(line)).filter(|line| choice.fits(line)));
+        if kept.len() > choice.most.unwrap_or(usize::MAX) {
+            kept.pop_front();
+        }
+    }
+    Ok((kept.into(), mark))
+}
+
+fn rfc3339(moment: SystemTime) -> String {
+    humantime::format_rfc3339_nanos(moment).to_string()
+}
+
+/// A line as other logs hold it: of which program it is, Docker does not tell.
+fn dated(line: docker::Line) -> Line {
+    Line { at: humantime::parse_rfc3339(&line.time).ok(), source: String::new(), text: line.text }
+}
+
+/// The last `count` lines of a container's present life only, or of the last one in which it printed anything: for errors,
+/// which quote a few.
 pub fn last_lines_of_life(app: &App, instance: &Instance, count: usize) -> Result<Vec<String>> {
     let project = Project::of(app)?;
     let Some(container) = project.container(instance)? else { return Ok(Vec::new()) };
     let ends = project.engine.ends(&container)?;
     let begins = std::iter::once(UNIX_EPOCH).chain(ends.iter().map(|end| end.at));
     for begin in begins.rev() {
-        let lines = project.engine.last_lines(&container, count, begin)?;
+        let lines = project.engine.printed(&container, Some(count), begin)?.map_while(Result::ok);
+        let lines: Vec<String> = lines.map(|line| line.text).collect();
         if !lines.is_empty() {
             return Ok(lines);
         }
@@ -211,27 +249,51 @@ pub fn last_lines_of_life(app: &App, instance: &Instance, count: usize) -> Resul
     Ok(Vec::new())
 }
 
+/// How far a container's output was read.
+struct Mark {
+    /// The container.
+    id: String,
+    /// The moment of the last line that was read, or from which on lines are wanted; None: nothing was read.
+    since: Option<String>,
+    /// How many lines of that moment were read.
+    at_once: usize,
+}
+
+impl Mark {
+    fn reach(&mut self, line: &docker::Line) {
+        if line.time.is_empty() {
+            return;
+        }
+        let is_as_before = self.since.as_ref() == Some(&line.time);
+        self.at_once = if is_as_before { self.at_once + 1 } else { 1 };
+        self.since = Some(line.time.clone());
+    }
+}
+
 /// Reads what an instance prints from now on, in one container after the other.
 pub struct Follower {
-    lines: Receiver<Result<String>>,
+    lines: Receiver<Result<Line>>,
 }
 
 impl Follower {
-    /// Begins `count` lines before the end.
-    pub fn of(app: &App, instance: &Instance, count: usize) -> Result<Follower> {
-        Project::of(app)?.engine.ping()?;
+    /// The wanted ones of the lines so far, and what goes on right behind them.
+    pub fn of(app: &App, instance: &Instance, choice: &Choice) -> Result<(Vec<Line>, Follower)> {
+        let project = Project::of(app)?;
+        project.engine.ping()?;
+        let begun = project.container(instance)?.map(|container| printed(&project, &container, choice)).transpose()?;
+        let (known, mark) = begun.unzip();
         let (app, instance) = (app.clone(), instance.clone());
         let (sender, lines) = channel();
         thread::spawn(move || {
-            if let Err(error) = follow(&app, &instance, count, &sender) {
+            if let Err(error) = follow(&app, &instance, mark, &sender) {
                 let _ = sender.send(Err(error));
             }
         });
-        Ok(Follower { lines })
+        Ok((known.unwrap_or_default(), Follower { lines }))
     }
 
     /// The lines that have come since the last call.
-    pub fn new_lines(&mut self) -> Result<Vec<String>> {
+    pub fn new_lines(&mut self) -> Result<Vec<Line>> {
         let mut lines = Vec::new();
         loop {
             match self.lines.try_recv() {
@@ -244,35 +306,26 @@ impl Follower {
     }
 }
 
-/// Sends what an instance prints until nobody listens any more.
-fn follow(app: &App, instance: &Instance, count: usize, sender: &Sender<Result<String>>) -> Result<()> {
+/// Sends what an instance prints behind a mark until nobody listens any more.
+fn follow(app: &App, instance: &Instance, mut mark: Option<Mark>, sender: &Sender<Result<Line>>) -> Result<()> {
     let project = Project::of(app)?;
-    // The container that was read last, the moment of its last line, and how many lines had that moment.
-    let mut read: Option<(String, String, usize)> = None;
-    let mut first = true;
     loop {
         if let Some(container) = project.container(instance)? {
-            let known = read.take().filter(|(id, ..)| *id == container.id);
-            let since = known.as_ref().map(|(_, time, _)| time.as_str());
-            let count = first.then_some(count);
-            let (mut time, mut at_once) =
-                known.as_ref().map_or((String::new(), 0), |(_, time, count)| (time.clone(), *count));
-            let mut skipped = at_once;
-            for line in project.engine.follow(&container, count, since)? {
-                let Ok(line) = line else { break };
-                if Some(line.time.as_str()) == since && skipped > 0 {
-                    skipped -= 1;
+            let known = mark.take().filter(|mark| mark.id == container.id);
+            let mut reached = known.unwrap_or(Mark { id: container.id.clone(), since: None, at_once: 0 });
+            let (since, mut known) = (reached.since.clone(), reached.at_once);
+            for line in project.engine.follow(&container, since.as_deref())?.map_while(Result::ok) {
+                if since.as_ref() == Some(&line.time) && known > 0 {
+                    known -= 1;
                     continue;
                 }
-                at_once = if line.time == time { at_once + 1 } else { 1 };
-                time = line.time;
-                if sender.send(Ok(line.text)).is_err() {
+                reached.reach(&line);
+                if sender.send(Ok(dated(line))).is_err() {
                     return Ok(());
                 }
             }
-            read = Some((container.id, time, at_once)).filter(|(_, time, _)| !time.is_empty());
+            mark = Some(reached);
         }
-        first = false;
         thread::sleep(NEXT);
     }
 }

@@ -1,18 +1,19 @@
 //! An instance's output in systemd's journal, read by journalctl(1) as root: what a service of an ordinary user has
 //! written is not always that user's to read.
 
-use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read};
 use std::process::Child;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
+use super::output::PREFIX;
 use super::systemd::Order;
 use crate::app::{App, Instance};
+use crate::logfile::{Choice, Line, OWN};
 use crate::outcome::quote_first;
 
 /// How long journalctl may take to find the next entry.
@@ -28,6 +29,12 @@ struct Entry {
     /// None: whoever wrote it left it out.
     #[serde(rename = "MESSAGE", default)]
     message: Option<Message>,
+    /// When the journal got it, in microseconds since 1970.
+    #[serde(rename = "__REALTIME_TIMESTAMP", default)]
+    at: Option<String>,
+    /// `shop@A`, or of one of several programs `shop@A.mail.0`.
+    #[serde(rename = "SYSLOG_IDENTIFIER", default)]
+    identifier: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -40,13 +47,21 @@ enum Message {
 }
 
 impl Entry {
-    fn lines(&self) -> Vec<String> {
+    fn lines(&self, unit: &str) -> Vec<Line> {
         let text = match &self.message {
             Some(Message::Text(text)) => text.into(),
             Some(Message::Bytes(bytes)) => String::from_utf8_lossy(bytes),
             Some(Message::Other(_)) | None => "".into(),
         };
-        text.lines().map(str::to_owned).collect()
+        let at = self.at.as_deref().and_then(|at| at.parse().ok());
+        let at = at.map(|micros| SystemTime::UNIX_EPOCH + Duration::from_micros(micros));
+        let program =
+            self.identifier.as_deref().and_then(|identifier| identifier.strip_prefix(unit)?.strip_prefix('.'));
+        let line = |text: &str| match (program, text.strip_prefix(PREFIX)) {
+            (None, Some(said)) => Line { at, source: OWN.to_owned(), text: said.to_owned() },
+            (program, _) => Line { at, source: program.unwrap_or_default().to_owned(), text: text.to_owned() },
+        };
+        text.lines().map(line).collect()
     }
 }
 
@@ -81,7 +96,7 @@ impl Reading {
     }
 
     /// What it complained about, now that it has ended.
-    fn complaint(mut self) -> Result<()> {
+    fn complaint(&mut self) -> Result<()> {
         let mut said = String::new();
         if let Some(mut stderr) = self.child.stderr.take() {
             stderr.read_to_string(&mut said).context("cannot read from journalctl")?;
@@ -97,72 +112,80 @@ fn understand(line: io::Result<String>) -> Result<Entry> {
     serde_json::from_str(&line.context("cannot read from journalctl")?).context("cannot understand journalctl")
 }
 
-/// The newest entries that hold `count` lines, oldest first.
-fn newest(app: &App, instance: &Instance, count: usize) -> Result<VecDeque<Entry>> {
+/// The wanted ones of the lines that an instance printed, oldest first, and where the newest entry stands; None: there is
+/// none.
+fn read(app: &App, instance: &Instance, choice: &Choice) -> Result<(Vec<Line>, Option<String>)> {
     let mut reading = Reading::start(Order::Read, app, instance)?;
-    let mut entries = VecDeque::new();
-    let mut lines = 0;
-    while lines < count {
-        let Some(entry) = reading.next_in_time()? else {
-            reading.complaint()?;
-            break;
-        };
-        lines += entry.lines().len();
-        entries.push_front(entry);
-    }
-    Ok(entries)
+    let unit = app.journal_identifier(instance);
+    let Some(newest) = reading.next_in_time()? else { return reading.complaint().map(|()| (Vec::new(), None)) };
+    let mut ready = newest.lines(&unit);
+    let lines = std::iter::from_fn(|| {
+        while ready.is_empty() {
+            match reading.next_in_time() {
+                Ok(Some(entry)) => ready = entry.lines(&unit),
+                Ok(None) => return reading.complaint().err().map(Err),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        ready.pop().map(Ok)
+    });
+    Ok((choice.of_newest_first(lines)?, Some(newest.cursor)))
 }
 
-/// The last `count` lines that an instance printed, oldest first.
-pub fn last_lines(app: &App, instance: &Instance, count: usize) -> Result<Vec<String>> {
-    let entries = newest(app, instance, count)?;
-    let lines: Vec<String> = entries.iter().flat_map(Entry::lines).collect();
-    Ok(lines[lines.len().saturating_sub(count)..].to_vec())
+/// The wanted ones of the lines that an instance printed, oldest first.
+pub fn lines(app: &App, instance: &Instance, choice: &Choice) -> Result<Vec<Line>> {
+    read(app, instance, choice).map(|(lines, _)| lines)
+}
+
+/// The wanted ones of the lines so far. What is followed goes on behind them.
+fn begin(following: &mut Reading, app: &App, instance: &Instance, choice: &Choice) -> Result<Vec<Line>> {
+    let mut entry = following.next()?;
+    let (lines, last) = read(app, instance, choice)?;
+    while entry.is_some_and(|entry| last.as_ref().is_some_and(|last| *last != entry.cursor)) {
+        entry = following.next()?;
+    }
+    Ok(lines)
 }
 
 /// Reads what an instance prints from now on.
 pub struct Follower {
-    lines: Receiver<Result<Vec<String>>>,
+    lines: Receiver<Result<Vec<Line>>>,
 }
 
 impl Follower {
-    /// Begins `count` lines before the end: each line comes once.
+    /// The wanted ones of the lines so far, and what goes on right behind them: each line comes once.
     ///
     /// journalctl is asked to follow first, and tells the newest entry; what came before is read after that, so the entry
-    /// that was the newest then comes by once more, and from there on all are new.
-    pub fn of(app: &App, instance: &Instance, count: usize) -> Result<Follower> {
+    /// that was the newest then comes by once more, and from there on all are new. Where there is no entry yet, the first one
+    /// is waited for.
+    pub fn of(app: &App, instance: &Instance, choice: &Choice) -> Result<(Vec<Line>, Follower)> {
         let mut reading = Reading::start(Order::Follow, app, instance)?;
-        let (app, instance) = (app.clone(), instance.clone());
         let (sender, lines) = channel();
+        let (_, newest) = read(app, instance, &Choice::last(0))?;
+        let known = newest.map(|_| begin(&mut reading, app, instance, choice)).transpose()?;
+        let (app, instance, has_begun) = (app.clone(), instance.clone(), known.is_some());
         thread::spawn(move || {
-            let mut begin = || -> Result<Option<Entry>> {
-                let Some(mut entry) = reading.next()? else { return Ok(None) };
-                let before = newest(&app, &instance, count.max(1))?;
-                let known: Vec<String> = before.iter().flat_map(Entry::lines).collect();
-                let _ = sender.send(Ok(known[known.len().saturating_sub(count)..].to_vec()));
-                let last = before.back().map(|entry| entry.cursor.clone());
-                while last.as_ref().is_some_and(|last| *last != entry.cursor) {
-                    let Some(next) = reading.next()? else { return Ok(None) };
-                    entry = next;
+            let mut go_on = || -> Result<()> {
+                if !has_begun {
+                    let _ = sender.send(Ok(begin(&mut reading, &app, &instance, &Choice::default())?));
                 }
-                Ok(Some(entry))
+                let unit = app.journal_identifier(&instance);
+                while let Some(entry) = reading.next()? {
+                    if sender.send(Ok(entry.lines(&unit))).is_err() {
+                        return Ok(());
+                    }
+                }
+                reading.complaint()
             };
-            let mut next = begin();
-            while let Ok(Some(_)) = next {
-                next = reading.next();
-                if let Ok(Some(entry)) = &next
-                    && sender.send(Ok(entry.lines())).is_err()
-                {
-                    return;
-                }
+            if let Err(error) = go_on() {
+                let _ = sender.send(Err(error));
             }
-            let _ = sender.send(next.and_then(|_| reading.complaint()).map(|()| Vec::new()));
         });
-        Ok(Follower { lines })
+        Ok((known.unwrap_or_default(), Follower { lines }))
     }
 
     /// The lines that have come since the last call.
-    pub fn new_lines(&mut self) -> Result<Vec<String>> {
+    pub fn new_lines(&mut self) -> Result<Vec<Line>> {
         let mut lines = Vec::new();
         loop {
             match self.lines.try_recv() {

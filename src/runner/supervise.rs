@@ -1,14 +1,18 @@
-//! Keeping one instance running in the foreground: start, restart with backoff, log, and on request end the whole tree.
+//! Keeping an instance running in the foreground: start its programs, restart each with backoff, log, replace what holds too
+//! much memory, and on request end all of it.
 //!
-//! The app runs on a leash (see `process`), which ends it should supervise be killed. supervise is the subreaper (prctl(2))
-//! of both, so nothing leaves its tree, and "all gone" is what waitpid(2) says when there is no child left.
+//! Each program runs on a leash (see `process`), which ends as the program and all that it started have ended, and ends it
+//! should supervise be killed. supervise is the subreaper (prctl(2)) of all, so nothing leaves its tree.
 
+mod kept;
+mod replacement;
+
+use std::io;
 use std::os::fd::AsFd;
-use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
@@ -17,44 +21,83 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use serde::{Deserialize, Serialize};
 
-use crate::app::{App, Instance, Runner};
-use crate::command;
+use crate::app::{App, Instance, Member, Port, Runner};
 use crate::health;
 use crate::lock::{self, Lock};
+use crate::nginx;
 use crate::outcome::{Exit, failure, usage};
-use crate::process::{self, Bond, Pid, Until};
-use crate::source;
+use crate::output;
+use crate::process::{self, Pid};
 
-use super::output::{Output, PREFIX};
-use super::watch::answers;
+use super::differences::{self, Settings};
+use super::output::Output;
+use super::watch::answers_at;
+use super::workers::{self, Place};
 use super::{CHECK, is_listener_within};
 
-/// How the line begins after which the output of the app's present life stands.
-pub const STARTED: &str = "supervise: started ";
-/// The first pause before a restart; it doubles from crash to crash.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause before a restart.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// An app that lived this long has recovered: the next pause is the first one again.
-const RECOVERED: Duration = Duration::from_secs(30);
+use kept::{Kept, Now};
+use replacement::Replacement;
+
+/// How the line begins after which the output of a program's present life stands.
+pub const STARTED: &str = "started ";
 /// What supervise asks systemd for beyond the app's own time.
 const SLACK: Duration = Duration::from_secs(10);
-/// How often a tree that is being killed is looked at, for processes that forked meanwhile.
+/// How often processes that are being killed are looked at, for some may have forked meanwhile.
 const KILL_ROUND: Duration = Duration::from_millis(10);
+/// What tells supervise that workers have moved.
+pub const WORKERS_MOVED: Signal = Signal::SIGHUP;
 
 /// What supervise tells the other tools, in its lock file: true while it holds the lock.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Note {
-    /// How often the app was restarted, or is about to be, since supervise was started.
+    /// What is kept running.
+    pub members: Vec<MemberNote>,
+    /// Where workers may run, so far as supervise has heard and acted on it.
+    pub place: Place,
+    /// What it was started with.
+    pub settings: Settings,
+}
+
+/// One program that is kept running.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct MemberNote {
+    /// What it is called: `0`, `mail.0`.
+    pub name: String,
+    /// Where it listens; None: it is a worker.
+    pub port: Option<Port>,
+    /// Its leash, below which its processes are; None: it is down at the moment.
+    pub leash: Option<i32>,
+    /// How often it was restarted, or is about to be, since supervise was started.
     pub restarts: u64,
-    /// How the app ended last; None: it has not.
+    /// How it ended last; None: it has not.
     pub last_exit: Option<String>,
+    /// When that was, in seconds since 1970.
+    pub last_exit_at: Option<u64>,
+    /// Whether it was asked to end for good.
+    pub is_ending: bool,
+}
+
+impl MemberNote {
+    /// Whether it was started, however that went, and is to stay.
+    pub fn is_settled(&self) -> bool {
+        !self.is_ending && (self.leash.is_some() || self.restarts > 0)
+    }
 }
 
 impl Note {
-    /// Reads a note; one that cannot be read counts as empty, for supervise may just be about to write it.
-    pub fn read(text: &str) -> Note {
-        serde_json::from_str(text).unwrap_or_default()
+    /// Reads a note. None: it cannot be read, for supervise is just about to write it.
+    pub fn read(text: &str) -> Option<Note> {
+        serde_json::from_str(text).ok()
+    }
+
+    /// The processes that serve.
+    pub fn processes(&self) -> impl Iterator<Item = &MemberNote> {
+        self.members.iter().filter(|member| member.port.is_some())
+    }
+
+    /// The workers.
+    pub fn workers(&self) -> impl Iterator<Item = &MemberNote> {
+        self.members.iter().filter(|member| member.port.is_none())
     }
 }
 
@@ -68,23 +111,29 @@ pub fn supervise(app: &App, instance: &Instance) -> Result<()> {
         let holder = lock::holder(&path).ok().flatten().map_or_else(String::new, |(pid, _)| format!(" by pid {pid}"));
         failure(Exit::Busy, format!("cannot supervise {instance}: it is already supervised{holder}"))
     })?;
-    lock.note(&serde_json::to_string(&Note::default())?)?;
     prctl::set_child_subreaper(true).context("cannot become the reaper of the app's processes")?;
     let mut keeper = Keeper::new(app, instance, lock)?;
-    keeper.output.say(format_args!("keeping {} {instance} on port {}", app.name(), instance.port()));
-    tell_when_ready(app, instance);
+    let ports = keeper.ports();
+    let listed: Vec<String> = ports.iter().map(Port::to_string).collect();
+    let on = if listed.len() > 1 { "ports" } else { "port" };
+    keeper.output.say(format_args!("keeping {} {instance} on {on} {}", app.name(), listed.join(", ")));
+    nginx::tell_count(app, instance, ports.len())?;
+    keeper.start_all()?;
+    tell_when_ready(app, ports);
     keeper.run()
 }
 
 /// Tells systemd, if it was systemd that started us, as soon as the app is healthy: until then its start takes.
-fn tell_when_ready(app: &App, instance: &Instance) {
+fn tell_when_ready(app: &App, ports: Vec<Port>) {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
         return;
     }
     extend_timeout(app.config.health.timeout);
-    let (app, instance, began) = (app.clone(), instance.clone(), Instant::now());
+    let (app, began) = (app.clone(), Instant::now());
     thread::spawn(move || {
-        while answers(&app, &instance, CHECK).is_err() || is_listener_within(&app, &instance, Pid::own()).is_err() {
+        let is_ready =
+            |port: &Port| answers_at(&app, *port, CHECK).is_ok() && is_listener_within(&app, *port, Pid::own()).is_ok();
+        while !ports.iter().all(is_ready) {
             thread::sleep(health::pause(began.elapsed()));
         }
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -100,17 +149,11 @@ fn extend_timeout(time: Duration) {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::ExtendTimeoutUsec(micros)]);
 }
 
-/// Where the app is in its life.
-#[derive(Clone, Copy)]
-enum Phase {
-    /// It runs; `main` is its leash, which ends as the app ends.
-    Running { main: Pid, since: Instant },
-    /// Its main process has ended; what it left behind is being killed.
-    Clearing { lived: Duration },
-    /// It is gone, and started again at this moment.
-    Pausing { until: Instant },
-    /// It was asked to end; what is left at this moment is killed.
-    Stopping { kill_at: Instant },
+/// What signals ask for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asked {
+    to_end: bool,
+    about_workers: bool,
 }
 
 struct Keeper<'a> {
@@ -119,47 +162,99 @@ struct Keeper<'a> {
     lock: Lock,
     output: Output,
     signals: SignalFd,
-    note: Note,
-    pause: Duration,
+    members: Vec<Kept>,
+    replacement: Replacement,
+    place: Place,
+    settings: Settings,
+    told: Note,
+    ends: bool,
+    /// How many processes were found that a leash has left behind.
+    orphans: usize,
 }
 
 impl<'a> Keeper<'a> {
     fn new(app: &'a App, instance: &'a Instance, lock: Lock) -> Result<Keeper<'a>> {
-        let output = Output::of(app, instance)?;
-        let handled = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD, Signal::SIGHUP]);
+        let count = app.config.processes();
+        let output = Output::of(app, instance, count > 1 || !app.config.workers.is_empty())?;
+        let handled = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD, WORKERS_MOVED];
+        let handled = SigSet::from_iter(handled);
         handled.thread_block().context("cannot block signals")?;
         let signals = SignalFd::with_flags(&handled, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC);
         let signals = signals.context("cannot receive signals")?;
-        Ok(Keeper { app, instance, lock, output, signals, note: Note::default(), pause: FIRST_PAUSE })
+        let members = (0..count).map(|index| Kept::new(Member::Process { index, slot: index })).collect();
+        let replacement = Replacement::new(app);
+        let (place, settings) = (Place::default(), differences::settings(app));
+        let (told, ends, orphans) = (Note::default(), false, 0);
+        let keeper =
+            Keeper { app, instance, lock, output, signals, members, replacement, place, settings, told, ends, orphans };
+        keeper.lock.note(&serde_json::to_string(&keeper.note())?)?;
+        Ok(keeper)
     }
 
-    fn run(&mut self) -> Result<()> {
-        let mut phase = self.start()?;
-        loop {
-            self.wait(phase)?;
-            self.output.copy();
-            if self.is_asked_to_stop() && !matches!(phase, Phase::Stopping { .. }) {
-                extend_timeout(self.app.config.run.stop_timeout);
-                self.signal_all(self.app.config.run.stop_signal);
-                phase = Phase::Stopping { kill_at: Instant::now() + self.app.config.run.stop_timeout };
-            }
-            let Some(next) = self.step(phase)? else {
-                self.output.copy();
-                self.output.say("stopped");
-                return Ok(());
-            };
-            phase = next;
+    /// The ports of its processes.
+    fn ports(&self) -> Vec<Port> {
+        self.members.iter().filter_map(|member| member.port(self.instance)).collect()
+    }
+
+    fn note(&self) -> Note {
+        let told = self.members.iter().filter(|member| member.is_told);
+        Note {
+            members: told.map(|member| member.note(self.instance)).collect(),
+            place: self.place.clone(),
+            settings: self.settings.clone(),
         }
     }
 
-    /// Sleeps until something happens, or the phase has something to do.
-    fn wait(&self, phase: Phase) -> Result<()> {
-        let pause = match phase {
-            Phase::Running { .. } => None,
-            Phase::Clearing { .. } => Some(KILL_ROUND),
-            Phase::Pausing { until } => Some(until.saturating_duration_since(Instant::now())),
-            Phase::Stopping { kill_at } => Some(kill_at.saturating_duration_since(Instant::now()).max(KILL_ROUND)),
-        };
+    /// Starts all processes, and the workers if they are to be beside this instance. That the first cannot be started at
+    /// all is told at once.
+    fn start_all(&mut self) -> Result<()> {
+        for member in &mut self.members {
+            member.start(self.app, self.instance, &mut self.output)?;
+        }
+        self.move_workers()?;
+        self.tell();
+        Ok(())
+    }
+
+    fn run(&mut self) -> Result<()> {
+        loop {
+            self.wait()?;
+            self.output.copy();
+            let asked = self.asked();
+            if asked.to_end && !self.ends {
+                self.ends = true;
+                extend_timeout(self.app.config.run.stop_timeout);
+                self.members.iter_mut().for_each(|member| member.end(self.app, false));
+            }
+            if asked.about_workers && !self.ends {
+                self.move_workers().unwrap_or_else(|error| self.output.say(format_args!("{error:#}")));
+            }
+            // Only who has ended leaves orphans.
+            if self.reap()? || self.orphans > 0 {
+                self.orphans = self.kill_orphans();
+            }
+            for member in &mut self.members {
+                member.step(self.app, self.instance, &mut self.output, self.orphans == 0);
+            }
+            self.members.retain(|member| !matches!(member.now, Now::Gone));
+            if !self.ends {
+                self.replacement.step(self.app, self.instance, &mut self.members, &mut self.output);
+            }
+            self.tell();
+            if self.members.is_empty() && self.orphans == 0 {
+                self.output.copy();
+                self.output.say("stopped");
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sleeps until something happens, or there is something to do.
+    fn wait(&self) -> Result<()> {
+        let replacement = (!self.ends).then(|| self.replacement.pause(&self.members)).flatten();
+        let pauses = self.members.iter().filter_map(Kept::pause).chain(replacement);
+        let orphans = (self.orphans > 0).then_some(KILL_ROUND);
+        let pause = pauses.chain(orphans).min();
         // Rounded up to the next millisecond: rounded down, the last one would be spent in a busy loop.
         let timeout = pause.map_or(PollTimeout::NONE, |pause| {
             PollTimeout::try_from(pause.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX)
@@ -172,131 +267,100 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// Takes one step in the app's life. None: it was asked to end, and all of it is gone.
-    fn step(&mut self, phase: Phase) -> Result<Option<Phase>> {
-        let main = match phase {
-            Phase::Running { main, .. } => Some(main),
-            _ => None,
-        };
-        let reaped = reap(main)?;
-        Ok(match phase {
-            Phase::Running { since, .. } => Some(match reaped {
-                Reaped { main: None, all_gone: false } => phase,
-                Reaped { main, .. } => {
-                    self.record_exit(exit_in_words(main))?;
-                    self.signal_all(Signal::SIGKILL);
-                    Phase::Clearing { lived: since.elapsed() }
-                }
-            }),
-            Phase::Clearing { lived } if reaped.all_gone => {
-                self.pause = if lived >= RECOVERED { FIRST_PAUSE } else { self.pause };
-                Some(self.back_off())
-            }
-            Phase::Clearing { .. } => {
-                self.signal_all(Signal::SIGKILL);
-                Some(phase)
-            }
-            Phase::Pausing { until } if Instant::now() >= until => Some(self.start_or_pause()?),
-            Phase::Pausing { .. } => Some(phase),
-            Phase::Stopping { .. } if reaped.all_gone => None,
-            Phase::Stopping { kill_at } => {
-                if Instant::now() >= kill_at {
-                    self.signal_all(Signal::SIGKILL);
-                }
-                Some(phase)
-            }
-        })
-    }
-
-    /// Starts the app; when that fails (a release or an env file that cannot be read), it is tried again later: whoever
-    /// mends it need not know that supervise has to be told.
-    fn start_or_pause(&mut self) -> Result<Phase> {
-        let failure = match self.start() {
-            Ok(phase) => return Ok(phase),
-            Err(failure) => format!("{failure:#}"),
-        };
-        self.record_exit(failure)?;
-        Ok(self.back_off())
-    }
-
-    fn back_off(&mut self) -> Phase {
-        self.output.say(format_args!("starting it again in {} ms", self.pause.as_millis()));
-        let until = Instant::now() + self.pause;
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        Phase::Pausing { until }
-    }
-
-    /// Starts the app in the release that the instance has now.
-    fn start(&mut self) -> Result<Phase> {
-        let instance = self.instance;
-        let release = source::release_of(self.app, instance)?
-            .ok_or_else(|| anyhow!("cannot run {instance}: it has no release"))?;
-        let mut command = Command::new(command::find("sh")?);
-        command.args(["-c", &self.app.config.run.command]);
-        command.env_clear().envs(self.app.environment(&release, Some(instance))?);
-        command.current_dir(self.app.release(&release)).stdin(Stdio::null());
-        command.stdout(self.output.end()?).stderr(self.output.end()?);
-        process::isolate(&mut command, Bond::Leashed(Until::AllEnded));
-        let child = command.spawn().with_context(|| format!("cannot run {release}"))?;
-        let main = Pid::of(&child);
-        self.output.say(format_args!("{}{release}", &STARTED[PREFIX.len()..]));
-        process::release_startup_code();
-        Ok(Phase::Running { main, since: Instant::now() })
-    }
-
-    /// Tells everybody that the app has ended, and how.
-    fn record_exit(&mut self, exit: String) -> Result<()> {
-        self.output.copy();
-        self.output.say(&exit);
-        self.note.restarts += 1;
-        self.note.last_exit = Some(exit);
-        self.lock.note(&serde_json::to_string(&self.note)?)
-    }
-
-    fn is_asked_to_stop(&self) -> bool {
-        let mut asked = false;
+    fn asked(&self) -> Asked {
+        let mut asked = Asked::default();
         while let Ok(Some(signal)) = self.signals.read_signal() {
-            asked |= [libc::SIGTERM, libc::SIGINT].contains(&signal.ssi_signo.cast_signed());
+            let number = signal.ssi_signo.cast_signed();
+            asked.to_end |= [libc::SIGTERM, libc::SIGINT].contains(&number);
+            asked.about_workers |= number == WORKERS_MOVED as i32;
         }
         asked
     }
 
-    fn signal_all(&self, signal: Signal) {
-        for process in process::tree(Pid::own()).into_iter().skip(1) {
-            // One that has gone, or changed its user, is no reason not to signal the others.
-            let _ = process.signal(signal);
-        }
-    }
-}
-
-fn exit_in_words(main: Option<WaitStatus>) -> String {
-    match main {
-        Some(WaitStatus::Exited(_, code)) => format!("exit status {code}"),
-        Some(WaitStatus::Signaled(_, signal, _)) => format!("killed by {signal}"),
-        _ => "all its processes ended".to_owned(),
-    }
-}
-
-/// What reaping found.
-struct Reaped {
-    /// How the main process ended; None: it has not, or there is none.
-    main: Option<WaitStatus>,
-    /// Whether no child is left.
-    all_gone: bool,
-}
-
-fn reap(main: Option<Pid>) -> Result<Reaped> {
-    let mut reaped = Reaped { main: None, all_gone: false };
-    loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::StillAlive) => return Ok(reaped),
-            Ok(status) if status.pid().map(|pid| Pid::from_raw(pid.as_raw())) == main => reaped.main = Some(status),
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(Errno::ECHILD) => {
-                reaped.all_gone = true;
-                return Ok(reaped);
+    /// Starts the workers that are to be beside this instance, and ends those that are not.
+    fn move_workers(&mut self) -> Result<()> {
+        self.place = workers::place(self.app)?;
+        for worker in &self.app.config.workers {
+            let is_wanted = self.place.may_run(self.instance, worker);
+            for index in 0..worker.count {
+                let who = Member::Worker { name: worker.name.clone(), index };
+                let present = self.members.iter_mut().find(|member| member.who == who && !member.is_ending());
+                match (is_wanted, present) {
+                    (false, Some(present)) => present.end(self.app, false),
+                    (true, None) => self.members.push(Kept::new(who)),
+                    _ => {}
+                }
             }
-            Err(error) => bail!("cannot wait for the app: {error}"),
+        }
+        Ok(())
+    }
+
+    /// Learns which programs have ended. True: at least one process has.
+    fn reap(&mut self) -> Result<bool> {
+        let mut any = false;
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(any),
+                Err(Errno::EINTR) => {}
+                Err(error) => bail!("cannot wait for the app: {error}"),
+                Ok(status) => {
+                    any = true;
+                    let pid = status.pid().map(|pid| Pid::from_raw(pid.as_raw()));
+                    let ended =
+                        self.members.iter_mut().find(|member| member.leash().is_some() && member.leash() == pid);
+                    if let Some(member) = ended {
+                        member.has_ended(status, &mut self.output);
+                    }
+                }
+            }
         }
     }
+
+    /// What a leash that was killed has left behind.
+    fn orphans(&self) -> impl Iterator<Item = Pid> {
+        let leashes: Vec<Pid> = self.members.iter().filter_map(Kept::leash).collect();
+        process::children(Pid::own()).into_iter().filter(move |child| !leashes.contains(child))
+    }
+
+    fn kill_orphans(&self) -> usize {
+        let orphans: Vec<process::Process> = self.orphans().flat_map(process::tree).collect();
+        for orphan in &orphans {
+            // One that has gone, or changed its user, is no reason not to kill the others.
+            let _ = orphan.signal(Signal::SIGKILL);
+        }
+        orphans.len()
+    }
+
+    /// Tells everybody what has changed.
+    fn tell(&mut self) {
+        let note = self.note();
+        if note == self.told {
+            return;
+        }
+        // Where that fails, for the disk is full, it is tried again when something else has happened: the app goes on.
+        let text = serde_json::to_string(&note).unwrap_or_default();
+        if self.lock.note(&text).is_ok() {
+            self.told = note;
+            // Something was started, or has ended: what that took is not needed for long.
+            process::release_startup_code();
+        }
+    }
+}
+
+/// How much memory a program holds with all its children, in bytes.
+fn memory(leash: Pid) -> u64 {
+    let below: Vec<process::Process> = process::tree(leash).into_iter().skip(1).collect();
+    process::memory(&below)
+}
+
+/// That a process holds more than it may.
+fn holds_too_much(held: u64, limit: u64) -> String {
+    format!("it held {}, max_memory is {}", output::bytes(held), output::bytes(limit))
+}
+
+/// A pipe on which a thread says whether something went well.
+fn answer_of(work: impl FnOnce() -> bool + Send + 'static) -> io::Result<io::PipeReader> {
+    let (answer, mut end) = io::pipe()?;
+    thread::spawn(move || io::Write::write_all(&mut end, &[u8::from(work())]));
+    Ok(answer)
 }

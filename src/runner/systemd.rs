@@ -44,7 +44,7 @@ impl Order {
     pub fn arguments(self, app: &App, instance: &Instance) -> Vec<String> {
         let unit = app.instance_unit(instance);
         let written = format!("_SYSTEMD_UNIT={unit}");
-        let journal = ["--all", "--output=json", "--output-fields=MESSAGE", "--no-pager", "--quiet"];
+        let journal = ["--all", "--output=json", "--output-fields=MESSAGE,SYSLOG_IDENTIFIER", "--no-pager", "--quiet"];
         let words = match self {
             Order::Start => vec!["start", &unit],
             Order::Stop => vec!["stop", &unit],

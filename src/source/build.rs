@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::{Origin, git, image, releases, sweep};
+use super::{Origin, git, image, releases, snapshot, sweep};
 use crate::app::{App, ReleaseId, Runner};
 use crate::command::{self, Run};
 use crate::deadline::Deadline;
@@ -17,7 +17,7 @@ use crate::process;
 /// How the temporary name of a release in the making begins.
 pub const BUILDING: &str = ".building-";
 
-/// Makes a release, or finds the one already made from the same commit. Only to be called under the deploy lock.
+/// Makes a release, or finds the one already made from the same commit or content. Only to be called under the deploy lock.
 /// `about` is what the hooks are told; the release is written into it.
 pub fn make(app: &App, origin: &Origin, about: &mut About, deadline: Deadline) -> Result<ReleaseId> {
     sweep(app)?;
@@ -55,6 +55,7 @@ pub fn make(app: &App, origin: &Origin, about: &mut About, deadline: Deadline) -
 fn new_id(origin: &Origin, known: &[ReleaseId]) -> ReleaseId {
     let short = match origin {
         Origin::Commit(commit) => commit,
+        Origin::Snapshot(snapshot) => &snapshot.hash,
         Origin::Path(_) => "local",
         Origin::Image(image) => image.hash(),
     };
@@ -72,6 +73,7 @@ fn lay_out(app: &App, origin: &Origin, directory: &Path, deadline: Deadline) -> 
     let path = match origin {
         Origin::Commit(commit) => return git::check_out(app, commit, directory, deadline),
         Origin::Image(image) => return image::lay_out(image, directory),
+        Origin::Snapshot(_) => return snapshot::lay_out(app, directory),
         Origin::Path(path) => path,
     };
     let name = path.file_name().unwrap_or_default().to_string_lossy();

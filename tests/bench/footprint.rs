@@ -5,7 +5,7 @@ use std::fs;
 
 use crate::promises::Promises;
 use crate::site::Site;
-use crate::{note, print_table, row, warm_site};
+use crate::{memory, note, print_table, row, warm_site};
 
 /// Resident memory of supervise, in kB.
 const SUPERVISE_LIMIT: u64 = 2048;
@@ -23,8 +23,8 @@ fn processes(site: &Site, promises: &mut Promises) {
     let [mut resident, mut own] = [(); 2].map(|()| BTreeMap::<String, Vec<u64>>::new());
     for pid in site.processes() {
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned();
-        resident.entry(name.clone()).or_default().push(memory(pid, "Rss:"));
-        own.entry(name).or_default().push(memory(pid, "Private_Clean:") + memory(pid, "Private_Dirty:"));
+        resident.entry(name.clone()).or_default().push(memory::of(pid, "Rss:"));
+        own.entry(name).or_default().push(memory::of(pid, "Private_Clean:") + memory::of(pid, "Private_Dirty:"));
     }
     let heading = ["", "processes", "resident memory, the largest", "of it not shared", "limit", ""];
     let mut rows = vec![row(heading)];
@@ -46,13 +46,6 @@ fn processes(site: &Site, promises: &mut Promises) {
     let verdict = promises.judge("nothing else is resident", is_all);
     rows.push(row(["nothing but nginx, two supervises with their leashes, two apps", "", "", "", "", verdict]));
     print_table("What stays running, after two deploys and a rollback", &rows);
-}
-
-/// A line of a process's smaps_rollup, in kB.
-fn memory(pid: i32, line: &str) -> u64 {
-    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    let line = rollup.lines().find_map(|one| one.strip_prefix(line));
-    line.and_then(|text| text.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
 }
 
 fn sizes(site: &Site) {

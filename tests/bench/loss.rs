@@ -54,7 +54,7 @@ struct Found {
 
 pub fn measure(scale: Scale, promises: &mut Promises) {
     let site = warm_site("");
-    let reload = Reload::start(&site);
+    let reload = Reload::before(&site, site.ports.second);
     let mut by_tool = || drop(site.run("connect-to-nginx", &[]).ok());
     let mut ports = [site.ports.first, site.ports.second].into_iter().cycle();
     let mut by_reload = || reload.connect(ports.next().unwrap());

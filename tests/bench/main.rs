@@ -13,6 +13,7 @@ mod latency;
 #[path = "../load/mod.rs"]
 mod load;
 mod loss;
+mod memory;
 mod promises;
 mod push;
 #[path = "../pushed_site.rs"]

@@ -14,7 +14,7 @@ use crate::site::{Ports, Site};
 /// How long the first answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A second nginx in front of a site's two instances.
+/// A second nginx, which lies in a site's directory.
 pub struct Reload<'a> {
     site: &'a Site,
     prefix: PathBuf,
@@ -22,15 +22,15 @@ pub struct Reload<'a> {
 }
 
 impl<'a> Reload<'a> {
-    /// Starts it in front of the site's instance B.
-    pub fn start(site: &'a Site) -> Reload<'a> {
+    /// Starts it in front of what listens on this port.
+    pub fn before(site: &'a Site, port: u16) -> Reload<'a> {
         let prefix = site.directory.path().join("reload");
         for directory in ["logs", "temp", "conf.d"] {
             fs::create_dir_all(prefix.join(directory)).unwrap();
         }
         let reload = Reload { site, prefix, listen: Ports::claim() };
         fs::write(reload.prefix.join("nginx.conf"), main_configuration()).unwrap();
-        reload.write_server(site.ports.second);
+        reload.write_server(port);
         reload.nginx(&[]);
         let deadline = Instant::now() + PATIENCE;
         while let Err(failure) = load::slow(reload.address(), Duration::ZERO) {

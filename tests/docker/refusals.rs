@@ -57,7 +57,9 @@ fn references(host: &Host) {
     );
     let unknown = format!("sha256:{}", "0".repeat(64));
     refused(host, &["--ref", &unknown], 3, &[&format!("cannot pull {IMAGE}@{unknown}: ")]);
-    refused(host, &["--from", "/etc/hosts"], 2, &["cannot make an image from a path"]);
+    for path in [["--from", "/etc/hosts"], ["--watch", "/etc"]] {
+        refused(host, &path, 2, &["cannot make an image from a path"]);
+    }
     // No tag is `latest`, as for Docker, and there is none.
     refused(host, &[], 3, &[&format!("cannot pull {IMAGE}:latest")]);
     host.tool("rollback", &["--to", "20200101T000000Z-0123456789ab"]).fails(3, &["there is no such release"]);

@@ -12,6 +12,7 @@ mod pushed;
 mod ran;
 mod server;
 mod server_story;
+mod several;
 #[path = "../webhook.rs"]
 #[allow(dead_code)]
 mod webhook;
@@ -49,6 +50,8 @@ enum Story {
     Clone,
     /// Pushes that deploy
     Pushed,
+    /// Several processes and workers
+    Several,
     /// Power cuts in the middle of deploys
     Power,
 }
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
             Story::Cron => other_stories::by_cron(),
             Story::Clone => other_stories::from_a_clone(),
             Story::Pushed => pushed::run(),
+            Story::Several => several::run(),
             Story::Power => power::run(arguments.cuts),
         }
         told += 1;

@@ -189,6 +189,10 @@ fn the_tools_are_the_same(machine: &Machine) {
     let journal = machine.run(&format!("journalctl --quiet --output=cat --lines=20 _SYSTEMD_UNIT={unit}")).ok();
     assert_eq!(said.lines().count(), 3);
     assert!(said.lines().all(|line| journal.lines().any(|written| written == line)), "{said} {journal}");
+    let recent = tool(machine, &format!("logs {enabled} --since 1h -t")).ok();
+    let is_recent = |line: &str| recent.lines().any(|dated| dated.ends_with(&format!("Z {line}")));
+    assert!(said.lines().all(is_recent), "{said} {recent}");
+    tool(machine, "logs --since 2100-01-01T00:00:00Z").is(0, "", "");
     let both = tool(machine, "logs").ok();
     assert!(both.contains(&format!("{enabled} | supervise: started ")), "{both}");
     let mut follow = machine.command_as(USER, &format!("timeout 20 .cafeteria/bin/logs -f -n 2 {standby} | sed -u 4q"));

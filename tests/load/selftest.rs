@@ -164,7 +164,7 @@ fn load_on(target: SocketAddr, post_share: u8, kept_alive: bool) -> Report {
         fresh: usize::from(!kept_alive),
         post_share,
         pace: Some(Duration::from_millis(1)),
-        timeout: Duration::from_millis(100),
+        timeout: Duration::from_millis(500),
         ..Plan::on(target)
     });
     thread::sleep(Duration::from_millis(150));

@@ -112,7 +112,7 @@ fn disturb(arguments: &Arguments, faults: &[Fault], outcomes: &mut Vec<Outcome>)
     let befalls = |subject: &&interrupted::Subject| subject.is_tried_again || faults.iter().all(is_signal);
     for subject in SUBJECTS.iter().filter(wanted).filter(befalls) {
         eprintln!("torture: {}", subject.tool);
-        add(interrupted::disturb(subject, faults, share), outcomes);
+        add(interrupted::disturb(subject, subject.faults(faults), share), outcomes);
     }
 }
 

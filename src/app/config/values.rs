@@ -8,12 +8,15 @@ use regex::bytes::Regex;
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::{Processes, Worker};
 use crate::app::names::Instance;
 use crate::docker;
 use crate::health::StatusSet;
 
 /// The shortest time between two questions to a repository's host.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+/// No program runs in less memory, in bytes.
+const LEAST_MEMORY: u64 = 1 << 20;
 
 /// Reads a string and makes a value of it; what `make` finds wrong becomes an error that names the line.
 fn from_text<'de, D: Deserializer<'de>, T>(
@@ -24,17 +27,26 @@ fn from_text<'de, D: Deserializer<'de>, T>(
     make(&text).map_err(de::Error::custom)
 }
 
-pub(super) fn app_name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+/// A name that goes into file names, other programs' configuration and log lines.
+fn plain_name<'de, D: Deserializer<'de>>(from: D, whose: &str) -> Result<String, D::Error> {
     from_text(from, |text| {
         let begins_well = text.starts_with(|first: char| first.is_ascii_lowercase());
         let is_plain = text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
         match begins_well && is_plain && text.len() <= 32 {
             true => Ok(text.to_owned()),
             false => {
-                Err(format!("an app's name is a lower-case letter and up to 31 letters, digits and -, not {text:?}"))
+                Err(format!("{whose} name is a lower-case letter and up to 31 letters, digits and -, not {text:?}"))
             }
         }
     })
+}
+
+pub(super) fn app_name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    plain_name(from, "an app's")
+}
+
+pub(super) fn worker_name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    plain_name(from, "a worker's")
 }
 
 pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
@@ -42,6 +54,67 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D
         humantime::parse_duration(text)
             .map_err(|_| format!("expected a duration such as \"30s\" or \"5m\", got {text:?}"))
     })
+}
+
+/// A number of processes, or `max`.
+pub(super) fn processes<'de, D: Deserializer<'de>>(from: D) -> Result<Processes, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Given {
+        Number(i64),
+        Text(String),
+    }
+    match Given::deserialize(from) {
+        Ok(Given::Text(text)) if text == "max" => Ok(Processes::Max),
+        Ok(Given::Number(number)) if (1..=Processes::MOST).contains(&number) => Ok(Processes::Number(number as usize)),
+        _ => Err(de::Error::custom(format!("expected a number from 1 to {}, or \"max\"", Processes::MOST))),
+    }
+}
+
+/// A size as systemd takes it: bytes, or with K, M or G behind the number multiples of 1024.
+pub(super) fn size<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    from_text(from, |text| {
+        let (digits, factor) = match text.as_bytes().last().map(u8::to_ascii_uppercase) {
+            Some(b'K') => (&text[..text.len() - 1], 1 << 10),
+            Some(b'M') => (&text[..text.len() - 1], 1 << 20),
+            Some(b'G') => (&text[..text.len() - 1], 1 << 30),
+            _ => (text, 1),
+        };
+        let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+        let bytes = bytes.filter(|bytes| *bytes >= LEAST_MEMORY);
+        bytes.map(Some).ok_or_else(|| format!("expected a size of at least \"1M\", such as \"300M\", got {text:?}"))
+    })
+}
+
+pub(super) fn open_files<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    match i64::deserialize(from)? {
+        number @ 16.. => Ok(Some(number.cast_unsigned())),
+        number => Err(de::Error::custom(format!("expected a number of at least 16, got {number}"))),
+    }
+}
+
+pub(super) fn nice<'de, D: Deserializer<'de>>(from: D) -> Result<Option<i32>, D::Error> {
+    match i64::deserialize(from)? {
+        number @ -20..=19 => Ok(Some(number as i32)),
+        number => Err(de::Error::custom(format!("expected a number from -20 to 19, got {number}"))),
+    }
+}
+
+pub(super) fn worker_count<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    match i64::deserialize(from)? {
+        number if (1..=Processes::MOST).contains(&number) => Ok(number as usize),
+        number => Err(de::Error::custom(format!("expected a number from 1 to {}, got {number}", Processes::MOST))),
+    }
+}
+
+/// `[[worker]]`: all with names of their own.
+pub(super) fn workers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Worker>, D::Error> {
+    let workers = Vec::<Worker>::deserialize(from)?;
+    let names: Vec<&str> = workers.iter().map(|worker| worker.name.as_str()).collect();
+    match names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
+        Some((_, name)) => Err(de::Error::custom(format!("two workers are called {name:?}"))),
+        None => Ok(workers),
+    }
 }
 
 pub(super) fn status_set<'de, D: Deserializer<'de>>(from: D) -> Result<StatusSet, D::Error> {

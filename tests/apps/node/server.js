@@ -91,7 +91,8 @@ function handler() {
 function listen() {
   const server = http.createServer(handler());
   server.keepAliveTimeout = IDLE_TIMEOUT_MS;
-  server.listen({ port, host: '127.0.0.1', backlog: 1024 });
+  // A process manager that started it over a channel, as pm2 does, waits for this word.
+  server.listen({ port, host: '127.0.0.1', backlog: 1024 }, () => process.send?.('ready'));
   return server;
 }
 
@@ -107,11 +108,13 @@ function stopGracefully(server) {
   const announceEnd = (response) => {
     if (!response.headersSent) response.setHeader('Connection', 'close');
   };
-  process.on('SIGTERM', () => {
+  const stop = () => {
     inFlight.forEach(announceEnd);
     server.prependListener('request', (_, response) => announceEnd(response));
     server.close(() => process.exit(0));
-  });
+  };
+  process.on('SIGTERM', stop);
+  process.on('SIGINT', stop);
 }
 
 // Neither it nor its child can be asked to stop.

@@ -52,6 +52,10 @@ struct Request {
 
 fn main() -> io::Result<()> {
     let app = Arc::new(App::in_working_directory());
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    if let ["work", host, port] = arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        return work(&app, &format!("{host}:{port}"), &env::var("WORKER").unwrap_or_default());
+    }
     match app.behaviour.as_str() {
         "exit" => {
             eprintln!("{} opens its database", app.version);
@@ -100,6 +104,19 @@ fn first_line(file: &str) -> Option<String> {
 fn sleep_for_ever() -> ! {
     loop {
         thread::park();
+    }
+}
+
+/// A worker: holds a connection to a peer, to which it says its name and version.
+fn work(app: &App, peer: &str, name: &str) -> io::Result<()> {
+    let mut peer = TcpStream::connect(peer)?;
+    writeln!(peer, "{name} {}", app.version)?;
+    match app.behaviour.as_str() {
+        "idle" => {
+            thread::sleep(app.takes);
+            process::exit(7);
+        }
+        _ => io::copy(&mut peer, &mut io::sink()).map(drop),
     }
 }
 

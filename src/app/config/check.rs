@@ -1,0 +1,122 @@
+//! What must hold of a configuration beyond each key's own value, and where in the file it does not.
+
+use super::{Config, Runner};
+use crate::app::names::Port;
+
+impl Config {
+    /// Checks a configuration that was read from this text. The error names the line.
+    pub fn check(&self, text: &str) -> Result<(), String> {
+        self.has_what_runs_it()?;
+        self.has_ports_of_its_own(text)?;
+        if self.push.as_ref().is_some_and(|push| push.repository.is_none() && push.poll.is_none()) {
+            let at = at_line(text, "push", "").unwrap_or_default();
+            return Err(format!("{at}[push] asks for nothing: set repository, poll, or both; see cutover-config(5)"));
+        }
+        Ok(())
+    }
+
+    /// Each kind of runner needs sections of its own.
+    fn has_what_runs_it(&self) -> Result<(), String> {
+        // Of the whole, as the parser would tell it.
+        let missing = |key| Err(format!("line 1: missing key `{key}`; see cutover-config(5)"));
+        match self.runner {
+            _ if self.runs_containers() && !self.workers.is_empty() => Err(
+                "[[worker]] is not for containers: a worker is a service of its own in the Compose file; see cutover-config(5)"
+                    .to_owned(),
+            ),
+            _ if self.runs_containers() => Ok(()),
+            Some(Runner::Compose) => missing("compose"),
+            _ if self.source.git.is_empty() => missing("source"),
+            _ if self.run.command.is_empty() => missing("run"),
+            _ => Ok(()),
+        }
+    }
+
+    /// The ports that are not the instances' must not be theirs, nor each other's.
+    fn has_ports_of_its_own(&self, text: &str) -> Result<(), String> {
+        let status = ("nginx", "status_port", self.nginx.status_port);
+        let push = self.webhook().map(|push| ("push", "port", push.port));
+        let mut taken: Vec<(Port, String)> = Vec::new();
+        for instance in &self.instances {
+            for slot in 0..self.slots() {
+                let port = instance.port_of(slot).ok_or_else(|| {
+                    format!(
+                        "[run] processes: there are no ports for so many behind {}, of instance {instance}",
+                        instance.port()
+                    )
+                })?;
+                let whose = match slot {
+                    0 => format!("the port of instance {instance}"),
+                    _ => format!("the port of process {slot} of instance {instance}"),
+                };
+                if let Some((_, owner)) = taken.iter().find(|(other, _)| *other == port) {
+                    return Err(format!("[instances] {port} is {whose}, and {owner}: see Ports in cutover-config(5)"));
+                }
+                taken.push((port, whose));
+            }
+        }
+        for listen in &self.nginx.listen {
+            if let Some((_, owner)) = taken.iter().find(|(port, _)| takes(listen, *port)) {
+                let at = at_line(text, "nginx", "listen").unwrap_or_default();
+                return Err(format!("{at}listen {listen:?} takes {owner}; give nginx another"));
+            }
+        }
+        for (section, key, port) in std::iter::once(status).chain(push) {
+            if let Some((_, owner)) = taken.iter().find(|(other, _)| *other == port) {
+                let at = at_line(text, section, key).unwrap_or_else(|| format!("[{section}] "));
+                return Err(format!("{at}{key} {port} is {owner}; give it a port of its own"));
+            }
+            taken.push((port, format!("{key} in [{section}]")));
+        }
+        Ok(())
+    }
+}
+
+/// The port of what `listen` in `[nginx]` says: `80`, `127.0.0.1:8080`, `[::]:443 ssl`; None: it is a path.
+pub fn port_of_listen(listen: &str) -> Option<u16> {
+    let address = listen.split_whitespace().next()?;
+    address.rsplit(':').next()?.parse().ok()
+}
+
+/// Whether an nginx that listens there takes a port of the loopback interface.
+fn takes(listen: &str, port: Port) -> bool {
+    let address = listen.split_whitespace().next().unwrap_or_default();
+    let host = address.rsplit_once(':').map_or("*", |(host, _)| host);
+    port_of_listen(listen) == Some(port.number()) && ["*", "0.0.0.0", "127.0.0.1", "localhost", "[::]"].contains(&host)
+}
+
+/// How a mistake begins that is where a section sets a key, or, with no key, begins; None: it does not, the default holds.
+fn at_line(text: &str, section: &str, key: &str) -> Option<String> {
+    line_of(text, section, key).map(|line| format!("line {line}: "))
+}
+
+/// The line on which a section sets a key, or, with no key, begins; None: it does not, the default holds.
+fn line_of(text: &str, section: &str, key: &str) -> Option<usize> {
+    let tables: toml::Table = text.parse().ok()?;
+    let table = tables.get(section)?;
+    if !key.is_empty() {
+        table.get(key)?;
+    }
+    let heading = regex::Regex::new(&format!(r"^\s*\[\s*{section}\s*\]")).ok()?;
+    let line = regex::Regex::new(&format!(r"^\s*{key}\s*=|^\s*{section}\s*[.=].*{key}")).ok()?;
+    let after = text.lines().position(|line| heading.is_match(line));
+    match (after, key) {
+        (Some(after), "") => Some(after + 1),
+        (after, _) => {
+            let skipped = after.unwrap_or(0);
+            let found = text.lines().skip(skipped).position(|text| line.is_match(text))?;
+            Some(skipped + found + 1)
+        }
+    }
+}
+
+/// What the parser has found wrong, with the line.
+pub fn describe(text: &str, error: &toml::de::Error) -> String {
+    let lines: Vec<&str> = error.message().lines().collect();
+    let message = lines.join(" ").replace("unknown field", "unknown key").replace("missing field", "missing key");
+    let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
+    match line {
+        Some(line) => format!("line {line}: {message}; see cutover-config(5)"),
+        None => format!("{message}; see cutover-config(5)"),
+    }
+}

@@ -1,0 +1,252 @@
+//! One deploy: its steps in their order, the way back beside each, and what is left of it: the record, and the hooks. When
+//! one is made, and of what, is for the tools to say; it tells its steps in the name of the one that makes it.
+
+pub mod queue;
+
+use anyhow::{Context, Result};
+
+use crate::app::config::Standby;
+use crate::app::{App, Instance, ReleaseId, Turn, Wait};
+use crate::deadline::Deadline;
+use crate::history::{self, Change};
+use crate::hooks::{self, About, Hook};
+use crate::outcome::{self, Exit};
+use crate::runner::{self, Before};
+use crate::source::{self, UnknownRef, Wanted};
+use crate::{nginx, output};
+
+/// One deploy, in a turn of its own.
+pub struct Attempt {
+    /// The tool that makes it: it has the turn, the record names it, and what is told begins with it.
+    pub tool: &'static str,
+    /// What is to be deployed.
+    pub wanted: Wanted,
+    /// Whether it waits for its turn.
+    pub wait: Wait,
+    /// Whether there is something to do only when what is wanted is new.
+    pub is_for_news: bool,
+    /// Who asked for it, in words; None: who called.
+    pub asked_by: Option<String>,
+    /// Whether it came so far that it is known what is wanted.
+    pub has_begun: bool,
+}
+
+impl Attempt {
+    /// One that a tool makes because it was called.
+    pub fn of(tool: &'static str, wanted: Wanted, wait: Wait) -> Attempt {
+        Attempt { tool, wanted, wait, is_for_news: false, asked_by: None, has_begun: false }
+    }
+
+    /// Makes it, writes down what became of it, and tells the hooks.
+    pub fn make(&mut self, app: &App) -> Result<Exit> {
+        check(app)?;
+        let turn = app.turn(self.tool, self.wait)?;
+        let mut change = Change::begin(self.tool, app, self.asked_by.as_deref())?;
+        let mut about = About { previous: change.previous().cloned(), ..About::default() };
+        let result = turn.ends_in(deploy(app, self, &turn, &mut change, &mut about));
+        if result.is_err() {
+            // However often it fails, the disk does not fill. That it failed is what must be heard.
+            let _ = source::prune(app);
+            if self.is_for_news && !self.has_begun {
+                // It will be tried again, nobody waits for it.
+                return result;
+            }
+        }
+        conclude(self.tool, app, turn, change, about, &result);
+        result
+    }
+}
+
+/// Starts the other instance with the release that the enabled one has, as everything is configured now, and cuts over.
+pub fn reload(tool: &'static str, app: &App, wait: Wait) -> Result<Exit> {
+    check(app)?;
+    let turn = app.turn(tool, wait)?;
+    let mut change = Change::begin(tool, app, None)?;
+    let mut about = About { previous: change.previous().cloned(), ..About::default() };
+    let result = turn.ends_in(start_afresh(app, &turn, &mut change, &mut about));
+    conclude(tool, app, turn, change, about, &result);
+    result
+}
+
+/// Fails when there is something that would stop a deploy half-way and can be known before it.
+fn check(app: &App) -> Result<()> {
+    hooks::check(app)?;
+    runner::check_configured(app)
+}
+
+/// Writes down what became of a change, and tells the hooks.
+fn conclude(tool: &str, app: &App, turn: Turn, change: Change, mut about: About, result: &Result<Exit>) {
+    about.outcome = change.outcome(result);
+    about.reason = result.as_ref().err().map(|error| format!("{error:#}"));
+    let written = change.end(app, result);
+    // They may want a turn of their own.
+    drop(turn);
+    for error in [written, hooks::tell(app, &about)].into_iter().filter_map(Result::err) {
+        outcome::say(tool, format_args!("{error:#}"));
+    }
+}
+
+fn deploy(app: &App, attempt: &mut Attempt, turn: &Turn, change: &mut Change, about: &mut About) -> Result<Exit> {
+    let deadline = Deadline::after(app.config.deploy.timeout);
+    runner::adopt(app, deadline)?;
+    if let Some(done) = runner::stand_in(app)? {
+        turn.say(done);
+    }
+    let old = nginx::enabled(app)?;
+    let new = old.map_or_else(|| runner::free(app), |old| Ok(app.other(old)))?;
+    about.instance = Some(new.clone());
+    turn.doing("fetching what is wanted", None);
+    let reference = attempt.wanted.reference(app);
+    let origin = attempt.wanted.origin(app, deadline).inspect_err(|error| {
+        // The source has answered: there will be no other answer.
+        attempt.has_begun = error.is::<UnknownRef>();
+    })?;
+    change.wants(reference, &origin);
+    attempt.has_begun = true;
+    let current = source::current(app, old, &origin)?;
+    let is_unfinished = current.is_some() && turn.resumes().is_some();
+    if attempt.is_for_news && !is_unfinished && (current.is_some() || !history::is_untried(app, reference, &origin)?) {
+        return Ok(Exit::Done);
+    }
+    if let Some(release) = current
+        && let Some(old) = old
+        && runner::runs(app, old)?
+        && !runner::runs_another_release(app, old)?
+        && runner::healthy(app, old, runner::CHECK).is_ok()
+    {
+        turn.say(format_args!("already current: {old} runs {release}"));
+        if runner::differences::of(app, old)?.is_some_and(|differences| !differences.is_empty()) {
+            turn.say("what is configured has changed since it was started: reload brings that into service");
+        }
+        if is_unfinished {
+            (about.instance, about.release) = (Some(old.clone()), Some(release.clone()));
+            return watch_again(app, turn, change, old, &release);
+        }
+        runner::workers::follow(app, deadline)?;
+        return finish(app, turn, new);
+    }
+
+    // Up to here and through the build nothing is touched: a failure leaves everything as it was.
+    turn.doing(format_args!("making a release of {origin} for {new}"), None);
+    turn.say(format_args!("making a release of {origin} for {new}"));
+    let release = source::make(app, &origin, about, deadline)?;
+    turn.say(format_args!("{release} is made, {}", output::span(change.step("update"))));
+    change.leads_to(new, &release);
+
+    let update = || runner::update(app, new, &release, deadline);
+    cut_over(app, turn, (change, about), (old, new), &release, update)
+}
+
+fn start_afresh(app: &App, turn: &Turn, change: &mut Change, about: &mut About) -> Result<Exit> {
+    let deadline = Deadline::after(app.config.deploy.timeout);
+    runner::adopt(app, deadline)?;
+    if let Some(done) = runner::stand_in(app)? {
+        turn.say(done);
+    }
+    let Some(old) = nginx::enabled(app)? else {
+        turn.say("nothing is enabled; deploy makes the first release");
+        return Ok(Exit::No);
+    };
+    let release = source::release_of(app, old)?.with_context(|| format!("cannot reload: {old} has no release"))?;
+    let new = app.other(old);
+    let differences = runner::differences::of(app, old)?;
+    let is_as_configured = differences.as_ref().is_some_and(Vec::is_empty);
+    let has_switched = turn.resumes().is_some_and(|undone| undone.target.as_deref() == Some(old.name()));
+    if is_as_configured && has_switched && runner::healthy(app, old, runner::CHECK).is_ok() {
+        turn.say(format_args!("already switched: {old} runs as configured"));
+        (about.instance, about.release) = (Some(old.clone()), Some(release.clone()));
+        return watch_again(app, turn, change, old, &release);
+    }
+    if is_as_configured {
+        turn.say("nothing has changed since it was started");
+    }
+    differences.iter().flatten().for_each(|line| turn.say(line));
+    (about.instance, about.release) = (Some(new.clone()), Some(release.clone()));
+    change.leads_to(new, &release);
+    let update = || {
+        // Also when it runs this release already: it was started with what was configured then.
+        runner::stop(app, new, deadline)?;
+        runner::update(app, new, &release, deadline)
+    };
+    cut_over(app, turn, (change, about), (Some(old), new), &release, update)
+}
+
+/// Gives an instance a release, by `update`, starts it, and has it take the traffic of the old one.
+fn cut_over(
+    app: &App,
+    turn: &Turn,
+    (change, about): (&mut Change, &mut About),
+    (old, new): (Option<&Instance>, &Instance),
+    release: &ReleaseId,
+    update: impl FnOnce() -> Result<()>,
+) -> Result<Exit> {
+    let deadline = Deadline::after(app.config.deploy.timeout);
+    // The way back until the cutover: the other instance gets its former release again, and runs if it did.
+    turn.doing(format_args!("starting {new} with {release}"), None);
+    let before = Before::of(app, new)?;
+    let started = update().and_then(|()| runner::start(app, new, deadline));
+    started.inspect_err(|_| go_back(turn, app, new, &before))?;
+    turn.say(format_args!("{new} is healthy, {}", output::span(change.step("start"))));
+    turn.doing(format_args!("preparing {new}"), None);
+    let prepared = hooks::run(app, Hook::BeforeConnect, about, &app.release(release), deadline);
+    prepared.with_context(|| format!("cannot connect {new}")).inspect_err(|_| go_back(turn, app, new, &before))?;
+    turn.doing(format_args!("connecting {new}"), Some(new));
+    nginx::switch(app, new).inspect_err(|_| go_back(turn, app, new, &before))?;
+    turn.say(format_args!("{new} is enabled, {}", output::span(change.step("connect"))));
+
+    // The way back after the cutover: the old instance still runs, the traffic returns to it, and the workers.
+    runner::watch(app, turn, new, || {
+        match old {
+            Some(old) => nginx::switch(app, old)?,
+            None => nginx::disconnect(app)?,
+        }
+        let followed = runner::workers::follow(app, deadline);
+        go_back(turn, app, new, &before);
+        followed.map(|()| old)
+    })?;
+    change.step("soak");
+    finish(app, turn, app.other(new))
+}
+
+/// Watches an instance to which a tool has cut over that was killed since: whatever it was killed in, its watch was not over.
+fn watch_again(app: &App, turn: &Turn, change: &mut Change, enabled: &Instance, release: &ReleaseId) -> Result<Exit> {
+    let other = app.other(enabled);
+    change.leads_to(enabled, release);
+    runner::watch(app, turn, enabled, || {
+        runner::start(app, other, Deadline::after(app.config.deploy.timeout))?;
+        nginx::switch(app, other).map(|()| Some(other))
+    })?;
+    change.step("soak");
+    finish(app, turn, other)
+}
+
+/// Puts an instance back where it was. The failure that led here is what the user must hear of; this one is only said.
+fn go_back(turn: &Turn, app: &App, instance: &Instance, before: &Before) {
+    turn.forgive(before.restore(app, instance));
+}
+
+/// What is left to do once the new release serves: it serves, so what fails here is only said.
+fn finish(app: &App, turn: &Turn, standby: &Instance) -> Result<Exit> {
+    turn.doing("clearing up", Some(app.other(standby)));
+    let retired = match app.config.deploy.standby {
+        Standby::Keep => Ok(false),
+        Standby::Stop => runner::stop(app, standby, Deadline::after(app.config.deploy.timeout)),
+    };
+    turn.forgive(retired.and_then(|_| source::prune(app)));
+    Ok(Exit::Done)
+}
+
+/// The small tools that do the same by hand, as a line for a shell.
+pub fn pipeline(app: &App, wanted: &Wanted) -> Result<String> {
+    let new = nginx::disabled(app)?;
+    let what = match (&wanted.reference, &wanted.from) {
+        (Some(reference), _) => format!(" --ref {}", output::shell_word(reference)),
+        (None, Some(path)) => format!(" --from {}", output::shell_word(&path.to_string_lossy())),
+        (None, None) => String::new(),
+    };
+    let stop = match (app.config.deploy.standby, nginx::enabled(app)?) {
+        (Standby::Stop, Some(old)) => format!(" && stop-instance {old}"),
+        _ => String::new(),
+    };
+    Ok(format!("update-instance {new}{what} && start-instance {new} && connect-to-nginx {new}{stop}"))
+}

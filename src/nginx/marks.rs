@@ -1,0 +1,117 @@
+//! Marks in the state directory by which nginx knows, request by request, in which slots an instance's processes are.
+//!
+//! What no mark says is the least: one process, in the first slot.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::app::config::Processes;
+use crate::app::{App, Instance};
+use crate::durable;
+
+/// The numbers of processes that nginx knows at the least.
+const LEAST_KNOWN: usize = 4;
+
+/// What a mark says: its name does. One that comes later in this order counts more where both are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mark {
+    /// There are so many processes, in the first slots.
+    Processes(usize),
+    /// There are so many, and of one slot more than that this one is free.
+    Without { count: usize, free: usize },
+}
+
+impl Mark {
+    /// How many processes there are.
+    pub fn count(self) -> usize {
+        match self {
+            Mark::Processes(count) | Mark::Without { count, .. } => count,
+        }
+    }
+
+    /// The slots in which they are.
+    pub fn slots(self) -> Vec<usize> {
+        match self {
+            Mark::Processes(count) => (0..count).collect(),
+            Mark::Without { count, free } => (0..=count).filter(|slot| *slot != free).collect(),
+        }
+    }
+
+    /// What a file of this name says; None: it is no mark.
+    fn read(name: &str) -> Option<Mark> {
+        let (count, what) = name.split_once('.')?;
+        let count = count.parse().ok().filter(|count| (1..=Processes::MOST as usize).contains(count))?;
+        let mark = match what.strip_prefix("without.") {
+            Some(free) => Mark::Without { count, free: free.parse().ok().filter(|free| *free < count)? },
+            None => Mark::Processes(count),
+        };
+        (mark.to_string() == name).then_some(mark)
+    }
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Mark::Processes(count) => write!(f, "{count}.processes"),
+            Mark::Without { count, free } => write!(f, "{count}.without.{free}"),
+        }
+    }
+}
+
+/// All marks that nginx is to know: those of what is configured; of fewer processes and of some more, up to which the
+/// configuration can be changed without root, and without a reload; and those that lie there, for they are gone by.
+pub fn known(app: &App) -> BTreeSet<Mark> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let count = app.config.processes();
+    let mut known: BTreeSet<Mark> = (2..=count.max(cores).max(LEAST_KNOWN)).map(Mark::Processes).collect();
+    if app.config.slots() > count {
+        known.extend((0..count).map(|free| Mark::Without { count, free }));
+    }
+    for instance in &app.config.instances {
+        let entries = fs::read_dir(app.marks(instance)).into_iter().flatten().flatten();
+        known.extend(entries.filter_map(|entry| Mark::read(entry.file_name().to_str()?)));
+    }
+    known
+}
+
+/// Tells nginx that an instance which is about to start has so many processes, in the first slots.
+pub fn tell_count(app: &App, instance: &Instance, count: usize) -> Result<()> {
+    let wanted = (count > 1).then_some(Mark::Processes(count));
+    tell(&app.marks(instance), &wanted.into_iter().collect::<Vec<Mark>>())
+}
+
+/// Tells nginx that it is this slot of an instance's which is free.
+pub fn tell_free_slot(app: &App, instance: &Instance, free: usize) -> Result<()> {
+    let count = app.config.processes();
+    let wanted =
+        [(count > 1).then_some(Mark::Processes(count)), (free < count).then_some(Mark::Without { count, free })];
+    tell(&app.marks(instance), &wanted.into_iter().flatten().collect::<Vec<Mark>>())
+}
+
+/// Lays these marks, and takes the others away after that: in between both are there, and nginx goes by either.
+fn tell(directory: &Path, wanted: &[Mark]) -> Result<()> {
+    let wanted: Vec<String> = wanted.iter().map(Mark::to_string).collect();
+    for name in &wanted {
+        let path = directory.join(name);
+        let laid = fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+        laid.with_context(|| format!("cannot lay {}", path.display()))?;
+    }
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        read => read.with_context(|| format!("cannot list {}", directory.display()))?,
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // No instance's name has a dot, nor has its own mark.
+        if name.contains('.') && !wanted.contains(&name) {
+            let path = entry.path();
+            durable::remove_if_there(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(())
+}

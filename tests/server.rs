@@ -1,0 +1,116 @@
+//! A server of a test's own: namespaces in which /etc/nginx, /var/lib/cutover, /home, /run, the accounts and the network
+//! are private. Needs root, as the installation that it is for does.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::site::{Ran, built, samples};
+
+/// What makes the namespaces a fresh server: nginx with its packaged configuration but no default site, a user
+/// `potados` with a closed home, and a git repository of the app.
+const SET_UP: &str = r#"
+set -eu
+mkdir -p nginx accounts tools
+cp -a /etc/nginx/. nginx/ && rm -f nginx/sites-enabled/default && mount --bind nginx /etc/nginx
+cp -a /etc/passwd /etc/group accounts/
+echo 'potados:x:15000:15000::/home/potados:/bin/sh' >>accounts/passwd
+echo 'potados:x:15000:' >>accounts/group
+mount --bind accounts/passwd /etc/passwd && mount --bind accounts/group /etc/group
+mkdir -p /var/lib/cutover
+for place in /run /home /var/lib/cutover; do mount -t tmpfs -o mode=755 none $place; done
+ip link set lo up
+mkdir -m 700 /home/potados && mkdir /home/source
+echo v1 >/home/source/VERSION && cp "$SAMPLES/python/server.py" /home/source/
+chown -R 15000:15000 /home/potados /home/source
+git() { runuser -u potados -- git -C /home/source -c user.name=p -c user.email=p@example.org "$@"; }
+git init --quiet --initial-branch=main && git add --all && git commit --quiet --message v1
+nginx
+echo ready
+exec cat
+"#;
+
+/// The configuration of that app.
+pub const CONFIG: &str = r#"
+app = "cafeteria"
+[source]
+git = "/home/source"
+[run]
+command = "exec python3 server.py --port=$PORT"
+[deploy]
+soak = "100ms"
+"#;
+
+/// The server; dropping it ends all its processes, for they live in a process namespace of its own.
+pub struct Server {
+    directory: TempDir,
+    init: Child,
+    leader: String,
+}
+
+impl Server {
+    /// A server that has come up; None, with a word about it, where this is not root.
+    pub fn boot() -> Option<Server> {
+        if !nix::unistd::Uid::effective().is_root() {
+            eprintln!("NOT TESTED: installing as root, for this is not root");
+            return None;
+        }
+        let directory = tempfile::Builder::new().prefix("cutover-server-").tempdir().unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(directory.path().join("cafeteria.toml"), CONFIG).unwrap();
+        let namespaces = ["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", SET_UP];
+        let mut init = Command::new("unshare")
+            .args(namespaces)
+            .env("SAMPLES", samples())
+            .current_dir(directory.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(init.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n", "the server did not come up");
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", init.id())).unwrap();
+        Some(Server { directory, init, leader: children.trim().to_owned() })
+    }
+
+    /// Runs a shell line inside, as root, from the environment that SSM gives.
+    pub fn run(&self, line: &str) -> Ran {
+        let enter = ["--target", &self.leader, "--mount", "--net", "--pid", "--", "sh", "-c", line];
+        let mut command = Command::new("nsenter");
+        command.args(enter).env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env("TOOLS", built()).env("CONFIG", self.config()).env("SAMPLES", samples());
+        Ran::of(&command.stdin(Stdio::null()).output().unwrap())
+    }
+
+    /// The configuration's file, which lies outside.
+    pub fn config(&self) -> PathBuf {
+        self.directory.path().join("cafeteria.toml")
+    }
+
+    /// Installs the app for potados.
+    pub fn install(&self, arguments: &str) -> Ran {
+        self.run(&format!("$TOOLS/install --config $CONFIG --user potados {arguments}"))
+    }
+
+    /// A path inside, as seen from outside.
+    pub fn path(&self, inside: &str) -> PathBuf {
+        Path::new("/proc").join(&self.leader).join("root").join(inside.trim_start_matches('/'))
+    }
+
+    /// What nginx answers.
+    pub fn served(&self) -> String {
+        self.run("curl --silent --max-time 5 http://127.0.0.1/").ok()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.init.kill();
+        let _ = self.init.wait();
+    }
+}
