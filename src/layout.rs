@@ -28,7 +28,7 @@ use crate::questions;
 use step::{CLOSED, Step};
 
 /// The tools that go into the home's bin/.
-pub const TOOLS: [&str; 17] = [
+pub const TOOLS: [&str; 18] = [
     "bootup",
     "connect-to-nginx",
     "deploy",
@@ -40,6 +40,7 @@ pub const TOOLS: [&str; 17] = [
     "logs",
     "on-push",
     "pid",
+    "reload",
     "rollback",
     "start-instance",
     "status",

@@ -42,6 +42,7 @@ mod test_people;
 mod test_pid;
 mod test_processes;
 mod test_push;
+mod test_reload;
 mod test_rollback;
 mod test_root_mode;
 mod test_secrets;
