@@ -28,7 +28,7 @@ use crate::questions;
 use step::{CLOSED, Step};
 
 /// The tools that go into the home's bin/.
-pub const TOOLS: [&str; 18] = [
+pub const TOOLS: [&str; 19] = [
     "bootup",
     "connect-to-nginx",
     "deploy",
@@ -36,6 +36,7 @@ pub const TOOLS: [&str; 18] = [
     "disabled-port",
     "enabled-instance",
     "enabled-port",
+    "history",
     "install",
     "logs",
     "on-push",
