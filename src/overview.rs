@@ -1,5 +1,7 @@
 //! What `status` shows: nginx's view, and both instances, asked at the same time.
 
+pub mod live;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::thread;
@@ -99,6 +101,9 @@ struct ProgramView {
     pid: Option<i32>,
     uptime_seconds: Option<u64>,
     memory_bytes: Option<u64>,
+    /// It means something only beside an earlier one.
+    #[serde(skip)]
+    processor_time: Option<Duration>,
     restarts: Option<u64>,
     last_exit: Option<String>,
     last_exit_at: Option<u64>,
@@ -284,6 +289,7 @@ impl ProgramView {
             pid: program.process.map(|process| process.pid.raw()),
             uptime_seconds: program.process.and_then(Process::uptime).map(|age| age.as_secs()),
             memory_bytes: program.memory,
+            processor_time: program.processor_time,
             restarts: program.restarts,
             last_exit: program.last_exit.clone(),
             last_exit_at: program.last_exit_at,

@@ -50,6 +50,7 @@ mod test_secrets;
 mod test_several;
 mod test_start_instance;
 mod test_status;
+mod test_status_watch;
 mod test_stop_instance;
 mod test_supervise;
 mod test_switch;

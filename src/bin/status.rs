@@ -2,19 +2,13 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
 use cutover::app::{App, Home};
 use cutover::outcome::{self, Exit};
 use cutover::output;
-use cutover::overview::Overview;
-
-/// How often a watched status is drawn again.
-const REDRAW: Duration = Duration::from_secs(1);
-/// Terminal control: to the upper left corner, and clear what is below.
-const HOME_AND_CLEAR: &str = "\x1b[H\x1b[J";
+use cutover::overview::{Overview, live};
 
 /// Show both instances side by side
 #[derive(Parser)]
@@ -23,7 +17,7 @@ struct Arguments {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// On a terminal, draw again every second
+    /// On a terminal, show everything as it changes, until q is pressed
     #[arg(long, conflicts_with = "json")]
     watch: bool,
     #[command(flatten)]
@@ -36,9 +30,9 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<Exit> {
     let app = App::open(&arguments.home)?;
-    while arguments.watch && std::io::stdout().is_terminal() {
-        outcome::print(&format!("{HOME_AND_CLEAR}{}", Overview::of(&app)?.table()))?;
-        std::thread::sleep(REDRAW);
+    if arguments.watch && std::io::stdout().is_terminal() {
+        live::watch(&app)?;
+        return Ok(Exit::Done);
     }
     let overview = Overview::of(&app)?;
     outcome::print(&if arguments.json { output::json(&overview)? } else { overview.table() })?;

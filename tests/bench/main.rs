@@ -15,6 +15,8 @@ mod load;
 mod loss;
 mod memory;
 mod promises;
+#[path = "../pty.rs"]
+mod pty;
 mod push;
 #[path = "../pushed_site.rs"]
 #[allow(dead_code)]
@@ -28,6 +30,7 @@ mod site;
 mod start;
 mod tally;
 mod timing;
+mod watch;
 #[path = "../webhook.rs"]
 mod webhook;
 
@@ -59,6 +62,7 @@ enum Section {
     Deploy,
     Crash,
     Footprint,
+    Watch,
     Latency,
     Push,
     Loss,
@@ -93,6 +97,7 @@ fn main() -> ExitCode {
             Section::Deploy => deploys::measure(scale, &mut promises),
             Section::Crash => crash::measure(scale, &mut promises),
             Section::Footprint => footprint::measure(&mut promises),
+            Section::Watch => watch::measure(scale, &mut promises),
             Section::Latency => latency::measure(scale, &mut promises),
             Section::Push => push::measure(scale, &mut promises),
             Section::Loss => loss::measure(scale, &mut promises),
