@@ -1,6 +1,7 @@
 //! One deploy: its steps in their order, the way back beside each, and what is left of it: the record, and the hooks. When
 //! one is made, and of what, is for the tools to say; it tells its steps in the name of the one that makes it.
 
+pub mod directory;
 pub mod queue;
 
 use anyhow::{Context, Result};

@@ -6,12 +6,12 @@
 //! | layer | modules |
 //! |---|---|
 //! | 0 | [`outcome`], [`deadline`], [`output`], [`account`], [`durable`] |
-//! | 1 | mechanisms that know nothing of the app: [`command`], [`process`], [`lock`], [`http`], [`health`], [`logfile`], [`terminal`], [`docker`] |
+//! | 1 | mechanisms that know nothing of the app: [`command`], [`process`], [`lock`], [`http`], [`health`], [`logfile`], [`terminal`], [`watching`], [`docker`] |
 //! | 2 | [`app`]: the home, the configuration, all names and paths |
 //! | 3 | [`nginx`]: which instance gets the traffic; [`compose`]: the instances as services; [`hooks`]: the user's own programs; [`push`]: what a webhook asks for, and its queue |
 //! | 4 | [`source`]: which release an instance has |
 //! | 5 | [`runner`]: running an instance; [`history`]: what was deployed, and what is new; [`questions`] |
-//! | 6 | [`deploying`]: one deploy, step by step, or one for each push; [`overview`]: everything at one glance, or as it changes; [`logs`]: what was printed and said; [`layout`]: laying everything out |
+//! | 6 | [`deploying`]: one deploy, step by step, or one for each push or change; [`overview`]: everything at one glance, or as it changes; [`logs`]: what was printed and said; [`layout`]: laying everything out |
 //! | 7 | the tools: arguments, order of steps, printing |
 //!
 //! The library returns and the tools speak: nothing here prints to standard output, exits, or changes the directory. Only
@@ -43,3 +43,4 @@ pub mod questions;
 pub mod runner;
 pub mod source;
 pub mod terminal;
+pub mod watching;

@@ -20,6 +20,7 @@ mod test_config;
 mod test_connect_to_nginx;
 mod test_crash;
 mod test_deploy;
+mod test_deploy_watch;
 mod test_disabled_instance;
 mod test_disabled_port;
 mod test_docker;

@@ -1,9 +1,12 @@
 //! deploy: update the disabled instance, start it, cut over, watch it, and go back when it fails.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::{fs, io};
 
 use anyhow::Result;
 use clap::Parser;
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use cutover::app::{App, Home, Wait};
 use cutover::deploying::{self, Attempt};
 use cutover::history;
@@ -27,6 +30,10 @@ struct Arguments {
     /// Print the pipeline it would be, and do nothing
     #[arg(long)]
     dry_run: bool,
+    /// Deploy this directory, and again whenever files in it have changed
+    #[arg(long, value_name = "DIR", value_parser = PathBufValueParser::new().try_map(directory),
+        conflicts_with_all = ["reference", "from", "if_new", "queued", "dry_run"])]
+    watch: Option<PathBuf>,
     #[command(flatten)]
     wait: Wait,
     #[command(flatten)]
@@ -47,6 +54,9 @@ fn run(arguments: Arguments) -> Result<Exit> {
     if arguments.queued {
         return deploying::queue::work_off(TOOL, &app, &arguments.home);
     }
+    if let Some(directory) = arguments.watch {
+        return deploying::directory::watch(TOOL, &app, &arguments.home, &directory, arguments.wait);
+    }
     if !arguments.if_new {
         return Attempt::of(TOOL, wanted, arguments.wait).make(&app);
     }
@@ -55,4 +65,10 @@ fn run(arguments: Arguments) -> Result<Exit> {
         true => Attempt { is_for_news: true, ..Attempt::of(TOOL, wanted, arguments.wait) }.make(&app),
         false => Ok(Exit::Done),
     }
+}
+
+/// A directory, without symbolic links in its path.
+fn directory(path: PathBuf) -> io::Result<PathBuf> {
+    let path = fs::canonicalize(path)?;
+    if path.is_dir() { Ok(path) } else { Err(io::ErrorKind::NotADirectory.into()) }
 }
