@@ -4,6 +4,8 @@ CARGO  ?= cargo
 # Where `make install` puts the tools' man pages and the project's installer, for packagers.
 prefix  ?= /usr/local
 DESTDIR ?=
+# Where zsh looks for completion; Debian keeps another place for its packages.
+zshdir  ?= $(prefix)/share/zsh/site-functions
 
 # The tests that put tools, apps and people's input in trouble, beside the program that does so at every point.
 HARDSHIPS = tests:: test_bad_input test_broken_release test_crash test_hostile_apps test_nginx_faults test_people \
@@ -36,7 +38,7 @@ demo-docker: ## The same with containers: Docker, a registry and Compose of its 
 	$(CARGO) bench --locked --bench e2e-docker -- --demo
 
 test: set-up ## Install what is missing and run all tests
-	@tests/set-up.sh mandoc strace
+	@tests/set-up.sh mandoc strace zsh fish
 	$(CARGO) build --release --bins --examples --locked
 	$(CARGO) test --release --locked --lib --test tests -- --test-threads=4
 
@@ -73,13 +75,15 @@ bench: set-up ## Measure losses, latencies and memory against the alternatives
 	$(CARGO) bench --locked --bench bench -- $(BENCH_OPTIONS)
 
 install: all ## Install tools and man pages below $(DESTDIR)$(prefix), for packagers; ./install sets up an app
-	install -d $(addprefix $(DESTDIR)$(prefix)/,lib/cutover/bin share/man/man1 share/man/man5 share/man/man7 share/doc/cutover/examples/codedeploy)
+	install -d $(addprefix $(DESTDIR)$(prefix)/,lib/cutover/bin share/man/man1 share/man/man5 share/man/man7 share/doc/cutover/examples/codedeploy share/fish/vendor_conf.d) $(DESTDIR)$(zshdir)
 	install -m 755 $(addprefix $(built)/,$(tools)) $(DESTDIR)$(prefix)/lib/cutover/bin
 	install -m 755 install $(DESTDIR)$(prefix)/lib/cutover
 	install -m 644 man/cutover.7 $(DESTDIR)$(prefix)/share/man/man7
 	install -m 644 man/cutover-config.5 $(DESTDIR)$(prefix)/share/man/man5
 	for tool in $(tools); do install -m 644 man/$$tool.1 $(DESTDIR)$(prefix)/share/man/man1/cutover-$$tool.1; done
 	install -m 644 completions/cutover.bash $(DESTDIR)$(prefix)/lib/cutover
+	install -m 644 completions/_cutover $(DESTDIR)$(zshdir)
+	install -m 644 completions/cutover.fish $(DESTDIR)$(prefix)/share/fish/vendor_conf.d
 	install -m 644 README.md LICENSE ssm/cutover.json $(DESTDIR)$(prefix)/share/doc/cutover
 	install -m 644 examples/github-actions.yml $(DESTDIR)$(prefix)/share/doc/cutover/examples
 	install -m 644 examples/codedeploy/appspec.yml $(DESTDIR)$(prefix)/share/doc/cutover/examples/codedeploy
@@ -87,6 +91,7 @@ install: all ## Install tools and man pages below $(DESTDIR)$(prefix), for packa
 
 uninstall: ## Take away what `make install` laid
 	rm -rf $(DESTDIR)$(prefix)/lib/cutover $(DESTDIR)$(prefix)/share/doc/cutover
+	rm -f $(DESTDIR)$(zshdir)/_cutover $(DESTDIR)$(prefix)/share/fish/vendor_conf.d/cutover.fish
 	rm -f $(DESTDIR)$(prefix)/share/man/man7/cutover.7 $(DESTDIR)$(prefix)/share/man/man5/cutover-config.5 $(patsubst %,$(DESTDIR)$(prefix)/share/man/man1/cutover-%.1,$(tools))
 
 dist: all ## Make a tar and a Debian package of built tools, for servers that cannot compile
@@ -96,7 +101,9 @@ dist: all ## Make a tar and a Debian package of built tools, for servers that ca
 	cp -R install README.md LICENSE man nginx systemd completions ssm examples $(package)
 	tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@$(time) -C $(dist) -czf $(package).tar.gz $(notdir $(package))
 	rm -r $(package)
-	$(MAKE) install DESTDIR=$(dist)/deb prefix=/usr
+	$(MAKE) install DESTDIR=$(dist)/deb prefix=/usr zshdir=/usr/share/zsh/vendor-completions
+	install -d $(dist)/deb/etc/bash_completion.d
+	ln -s /usr/lib/cutover/cutover.bash $(dist)/deb/etc/bash_completion.d/cutover
 	gzip -9n $(dist)/deb/usr/share/man/man?/*
 	install -d $(dist)/deb/DEBIAN
 	printf '%s\n' 'Package: cutover' 'Version: $(version)' 'Architecture: $(shell dpkg --print-architecture)' 'Section: admin' 'Priority: optional' \
@@ -111,7 +118,7 @@ clean: ## Remove what was built
 	$(CARGO) clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 set-up:
 	@tests/set-up.sh nginx git curl node npm python3 ip

@@ -136,11 +136,11 @@ fn a_pages_options_are_those_of_the_help() {
             offered.remove(explains);
         }
         let synopsis = options_of(section(&page, "SYNOPSIS").into_iter());
-        let long_form = BTreeMap::from([("-f", "--follow"), ("-n COUNT", "--lines COUNT")]);
+        let long_form = BTreeMap::from([("-f", "--follow"), ("-n COUNT", "--lines COUNT"), ("-t", "--timestamps")]);
         let synopsis: BTreeSet<&str> =
             synopsis.iter().map(|option| *long_form.get(option.as_str()).unwrap_or(&option.as_str())).collect();
         let expected: BTreeSet<&str> =
-            offered.iter().map(String::as_str).filter(|option| !["-f", "-n"].contains(option)).collect();
+            offered.iter().map(String::as_str).filter(|option| !["-f", "-n", "-t"].contains(option)).collect();
         assert_eq!(synopsis, expected, "in the synopsis of {tool}");
     }
 }
@@ -199,16 +199,25 @@ fn documented_keys() -> Documented {
         };
         let value = default.strip_prefix("Li ").map(|value| value.replace("\\(dq", "\""));
         assert!(value.is_some() || default.ends_with("required") || default.ends_with("optional"), "{line}");
-        let table = table.strip_prefix('[').map_or("", |table| table.trim_end_matches(']'));
+        let table = if table.starts_with('[') { table.trim_matches(['[', ']']) } else { "" };
         found.insert((table.to_owned(), key.to_owned()), value);
     }
     found
 }
 
+/// The line that begins a table.
+fn heading(table: &str) -> String {
+    match table {
+        "" => String::new(),
+        "worker" => "[[worker]]\n".to_owned(),
+        table => format!("[{table}]\n"),
+    }
+}
+
 /// The keys that the parser expects in a table, as its complaint about another one lists them; empty for what is no
 /// table, or has keys of the user's choice.
 fn expected_keys(table: &str) -> Vec<String> {
-    let heading = if table.is_empty() { String::new() } else { format!("[{table}]\n") };
+    let heading = heading(table);
     let complaint = Config::parse(&format!("{heading}surely-unknown = 1\n")).unwrap_err();
     let Some((_, expected)) = complaint.split_once("unknown key `surely-unknown`, expected ") else {
         return Vec::new();
@@ -239,25 +248,23 @@ fn configuration(more: &BTreeMap<&str, String>) -> Result<String, String> {
         ("source", "git = \"x\"\n"),
         ("run", "command = \"x\"\n"),
         ("push", "repository = \"x/y\"\n"),
-        ("compose", "image_variable = \"X\"\nimage = \"x\"\n"),
     ]);
+    match more.contains_key("compose") {
+        true => tables.insert("compose", "image_variable = \"X\"\nimage = \"x\"\n"),
+        // They are not for containers.
+        false => tables.insert("worker", "name = \"x\"\ncommand = \"x\"\n"),
+    };
     for table in more.keys() {
         tables.entry(table).or_insert("");
     }
     let with_more = |table: &str| more.get(table).map_or("", String::as_str);
-    let text: String = tables
-        .iter()
-        .map(|(table, lines)| match *table {
-            "" => format!("{lines}{}", with_more("")),
-            table => format!("[{table}]\n{lines}{}", with_more(table)),
-        })
-        .collect();
+    let text: String =
+        tables.iter().map(|(table, lines)| format!("{}{lines}{}", heading(table), with_more(table))).collect();
     Config::parse(&text).map(|config| format!("{config:?}"))
 }
 
 #[test]
 fn each_documented_default_is_what_leaving_the_key_out_means() {
-    let least = configuration(&BTreeMap::new()).unwrap();
     let documented = documented_keys();
     let default_of =
         |table: &str, key: &str| documented.get(&(table.to_owned(), key.to_owned())).cloned().flatten().unwrap();
@@ -269,8 +276,10 @@ fn each_documented_default_is_what_leaving_the_key_out_means() {
             }
             (_, Some(value)) => format!("{key} = {value}\n"),
         };
+        let kind = if table == "compose" { "compose" } else { "" };
+        let least = configuration(&BTreeMap::from([(kind, String::new())])).unwrap();
         let with_default = configuration(&BTreeMap::from([(table.as_str(), lines)]));
-        assert_eq!(with_default.as_ref(), Ok(&least), "the default of {key} in [{table}]");
+        assert_eq!(with_default, Ok(least), "the default of {key} in [{table}]");
     }
 }
 
@@ -278,16 +287,18 @@ fn each_documented_default_is_what_leaving_the_key_out_means() {
 fn a_key_is_called_required_exactly_when_it_is() {
     let page = read("man/cutover-config.5");
     let required: Vec<&str> = page.lines().filter(|line| line.ends_with(" required")).collect();
-    assert_eq!(required.len(), 5, "{required:?}");
+    assert_eq!(required.len(), 7, "{required:?}");
     let processes = "app = \"x\"\n[source]\ngit = \"x\"\n[run]\ncommand = \"x\"\n";
+    let workers =
+        "app = \"x\"\n[source]\ngit = \"x\"\n[run]\ncommand = \"x\"\n[[worker]]\nname = \"x\"\ncommand = \"x\"\n";
     let containers = "app = \"x\"\n[compose]\nimage_variable = \"X\"\nimage = \"x\"\n";
-    for least in [processes, containers] {
+    for least in [processes, workers, containers] {
         assert!(Config::parse(least).is_ok());
     }
     for line in required {
         let key = line.split_whitespace().nth(2).unwrap();
         let is_it = |line: &&str| line.starts_with(&format!("{key} ="));
-        for least in [processes, containers].iter().filter(|least| least.lines().any(|line| is_it(&line))) {
+        for least in [processes, workers, containers].iter().filter(|least| least.lines().any(|line| is_it(&line))) {
             let text: Vec<&str> = least.lines().filter(|line| !is_it(line)).collect();
             let error = Config::parse(&text.join("\n")).unwrap_err();
             assert!(error.contains(&format!("missing key `{key}`")), "{error}");
@@ -297,11 +308,12 @@ fn a_key_is_called_required_exactly_when_it_is() {
 
 #[test]
 fn the_examples_of_configurations_are_valid() {
-    let (readme, manual) = (read("README.md"), read("man/cutover-config.5"));
+    let (readme, manual, file) = (read("README.md"), read("man/cutover-config.5"), read("examples/push-server.toml"));
     let in_readme = readme.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
     let in_manual = manual.split(".Bd -literal -offset indent\n").skip(1).filter_map(|rest| rest.split(".Ed").next());
-    let examples: Vec<&str> = in_readme.chain(in_manual.filter(|example| example.starts_with("app = "))).collect();
-    assert_eq!(examples.len(), 5);
+    let examples: Vec<&str> =
+        in_readme.chain(in_manual.filter(|example| example.starts_with("app = "))).chain([file.as_str()]).collect();
+    assert_eq!(examples.len(), 7);
     for example in examples {
         Config::parse(example).unwrap_or_else(|error| panic!("{error} in {example}"));
     }

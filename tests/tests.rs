@@ -16,6 +16,7 @@ mod test_agents;
 mod test_bad_input;
 mod test_bootup;
 mod test_broken_release;
+mod test_completions;
 mod test_config;
 mod test_connect_to_nginx;
 mod test_crash;
