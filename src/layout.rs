@@ -9,9 +9,10 @@ mod remove;
 mod step;
 mod system;
 
-pub use check::check_change;
+pub use check::{check_change, check_overwritten};
 pub use remove::remove;
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -19,9 +20,10 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::Uid;
 
 use crate::account::Account;
-use crate::app::{self, App, Config, Runner, Turn, Wait};
+use crate::app::{self, App, Config, Runner, Turn, Wait, environment};
 use crate::nginx::{self, Files, Nginx};
 use crate::outcome::usage;
+use crate::pm2::{Ecosystem, Variables};
 use crate::push;
 use crate::questions;
 
@@ -50,12 +52,25 @@ pub const TOOLS: [&str; 19] = [
     "update-instance",
 ];
 
+/// Where the configuration comes from.
+#[derive(Clone, Copy)]
+pub enum Given<'a> {
+    /// From the home, which has one already.
+    Nothing,
+    /// From this file.
+    Config(&'a Path),
+    /// From what pm2 was told.
+    Ecosystem(&'a Ecosystem),
+}
+
 /// What is meant to be laid out or taken away.
 pub struct Plan {
     /// The app.
     pub app: App,
     /// Its configuration, as it will lie in its home.
     config_text: String,
+    /// What goes into an env file that is not there yet.
+    variables: Variables,
     /// The owner's ~/.profile; None: the owner has no known home directory.
     profile: Option<PathBuf>,
 }
@@ -63,20 +78,46 @@ pub struct Plan {
 impl Plan {
     /// What these arguments mean. With neither a configuration nor a home named, it is the home that the calling tool
     /// lies in; without a user, it is who owns that home, or who called.
-    pub fn of(config: Option<&Path>, home: Option<&Path>, user: Option<&str>) -> Result<Plan> {
+    pub fn of(given: Given, home: Option<&Path>, user: Option<&str>) -> Result<Plan> {
         let named = home.map(|home| std::path::absolute(home).context("cannot find --home")).transpose()?;
-        let given = named.or_else(|| config.is_none().then(app::surrounding_home).flatten());
-        let owner = owner(user, given.as_deref())?;
+        let is_nothing = matches!(given, Given::Nothing);
+        let home = named.or_else(|| is_nothing.then(app::surrounding_home).flatten());
+        let owner = owner(user, home.as_deref())?;
         let home_directory = home_directory(&owner);
-        let config_text = questions::configuration(config, given.as_deref())?;
-        let source = config.map_or_else(|| "the configuration".into(), |file| file.display().to_string());
+        let config_text = given.text(home.as_deref())?;
+        let source = given.source();
         let config = Config::parse(&config_text).map_err(|mistake| usage(format!("cannot use {source}: {mistake}")))?;
         let default = || home_directory.as_ref().map(|directory| directory.join(format!(".{}", config.app)));
-        let home = given.or_else(default);
+        let home = home.or_else(default);
         let home = home.ok_or_else(|| usage(format!("cannot tell where {} lives; say --home DIR", owner.name)))?;
         let home = without_links(&home);
         let profile = home_directory.map(|directory| directory.join(".profile"));
-        Ok(Plan { app: App::planned(home, owner, config), config_text, profile })
+        let variables = given.variables();
+        Ok(Plan { app: App::planned(home, owner, config), config_text, variables, profile })
+    }
+}
+
+impl Given<'_> {
+    /// The configuration's text, completed by answers where there is a terminal.
+    fn text(self, home: Option<&Path>) -> Result<String> {
+        match self {
+            Given::Nothing => questions::configuration(None, home),
+            Given::Config(file) => questions::configuration(Some(file), home),
+            Given::Ecosystem(found) if found.is_complete() => Ok(found.text.clone()),
+            Given::Ecosystem(found) => questions::completed(&found.text)?.ok_or_else(|| found.incomplete()),
+        }
+    }
+
+    /// What errors in the configuration call it.
+    fn source(self) -> String {
+        match self {
+            Given::Config(file) => file.display().to_string(),
+            Given::Nothing | Given::Ecosystem(_) => "the configuration".to_owned(),
+        }
+    }
+
+    fn variables(self) -> Variables {
+        if let Given::Ecosystem(found) = self { found.variables.clone() } else { Variables::new() }
     }
 }
 
@@ -84,6 +125,9 @@ impl Plan {
 pub struct Layout {
     app: App,
     config_text: String,
+    variables: Variables,
+    /// Those of them that the env file, which is the user's, lacks.
+    lacking: Vec<String>,
     profile: Option<PathBuf>,
     nginx: Nginx,
     files: Files,
@@ -94,7 +138,7 @@ pub struct Layout {
 impl Layout {
     /// Checks, before anything is changed, what must be there: a working nginx, the programs that deploys need, free
     /// ports, room on the disk.
-    pub fn check(Plan { app, config_text, profile }: Plan) -> Result<Layout> {
+    pub fn check(Plan { app, config_text, variables, profile }: Plan) -> Result<Layout> {
         let config = &app.config;
         if !is_system(&app) && !config.nginx.own {
             let writable = nix::unistd::access(&config.nginx.conf_dir, nix::unistd::AccessFlags::W_OK).is_ok();
@@ -128,10 +172,11 @@ impl Layout {
         check::programs(&app)?;
         check::room(&app)?;
         check::ports(&app)?;
+        let lacking = lacking(&app, &variables)?;
         let nginx = Nginx::find(&app)?;
         nginx.check()?;
         let files = nginx::files(&app, nginx.build()?)?;
-        Ok(Layout { app, config_text, profile, nginx, files, system })
+        Ok(Layout { app, config_text, variables, lacking, profile, nginx, files, system })
     }
 
     /// The places that everything else needs.
@@ -166,7 +211,7 @@ impl Layout {
         steps.push(Step::file(app.config_file(), self.config_text.clone().into_bytes(), 0o640));
         // One that lies elsewhere is somebody else's to lay, and containers have what their Compose file says.
         if app.env_file().starts_with(app.home()) && app.runner() != Runner::Compose {
-            steps.push(Step::secret(app.env_file()));
+            steps.push(Step::secret(app.env_file(), self.variables.clone()));
         }
         if let Some(push) = app.config.webhook()
             && app.secret_file(push).starts_with(app.home())
@@ -212,6 +257,10 @@ impl Layout {
         }
         effects.extend(self.app.owner.lend(|| push::adjust(&self.app))?);
         effects.extend(check::containers(&self.app));
+        if !self.lacking.is_empty() {
+            let (file, lacking) = (self.app.env_file(), self.lacking.join(", "));
+            effects.push(format!("left {} alone: of what pm2 was told it lacks {lacking}", file.display()));
+        }
         effects.extend(check::poll(&self.app).filter(|_| changed && self.system.is_none()));
         Ok(effects)
     }
@@ -269,9 +318,20 @@ fn is_system(app: &App) -> bool {
     Uid::effective().is_root() && !app.config.nginx.own
 }
 
+/// The names of those variables that an env file, if there is one, does not set.
+fn lacking(app: &App, variables: &Variables) -> Result<Vec<String>> {
+    if variables.is_empty() {
+        return Ok(Vec::new());
+    }
+    let file = app.env_file();
+    let present = app.owner.lend(|| Ok(if file.exists() { Some(environment::read(&file, true)?) } else { None }))?;
+    let is_lacking = |name: &&String| present.as_ref().is_some_and(|present| !present.contains_key(OsStr::new(name)));
+    Ok(variables.keys().filter(is_lacking).cloned().collect())
+}
+
 /// The account that is to own the app: `user`, else the owner of a home that is there already, else who called, also
 /// through sudo.
-fn owner(user: Option<&str>, home: Option<&Path>) -> Result<Account> {
+pub fn owner(user: Option<&str>, home: Option<&Path>) -> Result<Account> {
     let caller = Account::current();
     let behind_sudo = std::env::var("SUDO_USER").ok().filter(|_| caller.uid.is_root());
     let account = match (user.map(str::to_owned), home.filter(|home| home.is_dir()), behind_sudo) {

@@ -10,7 +10,7 @@
 //! | 2 | [`app`]: the home, the configuration, all names and paths |
 //! | 3 | [`nginx`]: which instance gets the traffic; [`compose`]: the instances as services; [`hooks`]: the user's own programs; [`push`]: what a webhook asks for, and its queue |
 //! | 4 | [`source`]: which release an instance has |
-//! | 5 | [`runner`]: running an instance; [`history`]: what was deployed, and what is new; [`questions`] |
+//! | 5 | [`runner`]: running an instance; [`history`]: what was deployed, and what is new; [`questions`]; [`pm2`]: its ecosystem files |
 //! | 6 | [`deploying`]: one deploy, step by step, or one for each push or change; [`overview`]: everything at one glance, or as it changes; [`logs`]: what was printed and said; [`layout`]: laying everything out |
 //! | 7 | the tools: arguments, order of steps, printing |
 //!
@@ -37,6 +37,7 @@ pub mod nginx;
 pub mod outcome;
 pub mod output;
 pub mod overview;
+pub mod pm2;
 pub mod process;
 pub mod push;
 pub mod questions;

@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use nix::unistd::Uid;
 
+use crate::app::config::WITHOUT_ROOT;
 use crate::outcome::usage;
 
 /// Asks a question, with the answer that Enter gives; None: it must be answered. None as the answer: leave it out.
@@ -19,10 +20,20 @@ pub fn configuration(file: Option<&Path>, home: Option<&Path>) -> Result<String>
         fs::read_to_string(file).map_err(|error| usage(format!("cannot read {}: {error}", file.display())))
     });
     let text = text.transpose()?;
-    if io::stdin().is_terminal() && io::stderr().is_terminal() {
+    if is_terminal() {
         return complete(text, Uid::effective().is_root(), &mut ask);
     }
     text.ok_or_else(|| usage("no configuration: say --config FILE; cutover-config(5) describes it"))
+}
+
+/// A configuration's text, completed by answers. None: there is nobody to give them.
+pub fn completed(text: &str) -> Result<Option<String>> {
+    let answers = is_terminal().then(|| complete(Some(text.to_owned()), Uid::effective().is_root(), &mut ask));
+    answers.transpose()
+}
+
+fn is_terminal() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
 /// Adds to a configuration what it leaves open; makes a whole one from nothing. A text that is no TOML comes back as it
@@ -32,12 +43,14 @@ fn complete(given: Option<String>, is_root: bool, ask: Ask) -> Result<String> {
     let mut text = given.unwrap_or_default();
     let Ok(known) = text.parse::<toml::Table>() else { return Ok(text) };
     let mut answer = |table: &str, key: &str, question: &str, default: Option<&str>| -> Result<()> {
-        let is_known = if table.is_empty() { known.contains_key(key) } else { known.contains_key(table) };
-        if !is_known && let Some(value) = ask(question, default)? {
+        let place = place_for(key, table, &text, &known);
+        if let Some(place) = place
+            && let Some(value) = ask(question, default)?
+        {
             let value = serde_json::to_string(&value).context("cannot quote the answer")?;
-            text = match table {
-                "" => format!("{key} = {value}\n{text}"),
-                _ => format!("{text}\n[{table}]\n{key} = {value}\n"),
+            text = match place {
+                Place::Within(at) => format!("{}{key} = {value}\n{}", &text[..at], &text[at..]),
+                Place::NewTable => format!("{text}\n[{table}]\n{key} = {value}\n"),
             };
         }
         Ok(())
@@ -52,10 +65,40 @@ fn complete(given: Option<String>, is_root: bool, ask: Ask) -> Result<String> {
         answer("build", "command", "The command that builds it (- for none)", Some("npm ci"))?;
         answer("health", "path", "The path that answers 2xx when it is healthy", Some("/"))?;
         if !is_root {
-            text += "\n# Not installed by root: an nginx of your own, on a port that needs no privilege.\n[nginx]\nown = true\nlisten = [\"8080\"]\n";
+            text += "\n# Not installed by root: an nginx of your own, on a port that needs no privilege.\n";
+            text += WITHOUT_ROOT;
         }
     }
     Ok(text)
+}
+
+/// Where a line goes.
+enum Place {
+    /// Before this byte of the text.
+    Within(usize),
+    /// Into a table that is not there yet.
+    NewTable,
+}
+
+/// Where a key of this table, or with no name of the top, is to be added. None: it is there, or its table is written in a
+/// way of its own, without a heading.
+fn place_for(key: &str, table: &str, text: &str, known: &toml::Table) -> Option<Place> {
+    if table.is_empty() {
+        return (!known.contains_key(key)).then_some(Place::Within(0));
+    }
+    let Some(present) = known.get(table) else { return Some(Place::NewTable) };
+    if present.get(key).is_some() {
+        return None;
+    }
+    let heading = format!("[{table}]");
+    let mut end = 0;
+    for line in text.split_inclusive('\n') {
+        end += line.len();
+        if line.trim_start().starts_with(&heading) {
+            return line.ends_with('\n').then_some(Place::Within(end));
+        }
+    }
+    None
 }
 
 fn ask(question: &str, default: Option<&str>) -> Result<Option<String>> {
@@ -104,6 +147,19 @@ mod tests {
         let config = Config::parse(&text).unwrap();
         assert_eq!((config.app.as_str(), config.run.command.as_str()), ("cafe", "./app"));
         assert_eq!(config.build.command, None);
+    }
+
+    #[test]
+    fn what_a_table_leaves_open_is_added_to_it() {
+        let given = "app = \"cafe\"\n[source] # ours\nref = \"x\"\n[run]\n# command = \"\"\n[[worker]]\nname = \"w\"\ncommand = \"c\"\n";
+        let text = complete(Some(given.to_owned()), true, &mut answers).unwrap();
+        let config = Config::parse(&text).unwrap();
+        assert_eq!((config.source.git.as_str(), config.source.reference.as_str()), ("/srv/\"odd\" shop.git", "x"));
+        assert_eq!((config.run.command.as_str(), config.workers.len()), ("npm start -- --port=$PORT", 1));
+        // What is written in another way is left to the parser, which names the line.
+        let mut nobody = |_: &str, _: Option<&str>| panic!("there is no heading to write below");
+        let dotted = "app = \"cafe\"\nsource.ref = \"x\"\nrun.command = \"x\"\n";
+        assert_eq!(complete(Some(dotted.to_owned()), true, &mut nobody).unwrap(), dotted);
     }
 
     #[test]

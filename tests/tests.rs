@@ -28,6 +28,7 @@ mod test_docker;
 mod test_documentation;
 mod test_enabled_instance;
 mod test_enabled_port;
+mod test_from_pm2;
 mod test_history;
 mod test_hooks;
 mod test_hostile_apps;

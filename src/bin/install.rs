@@ -6,8 +6,9 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use cutover::layout::{self, Layout, Plan};
+use cutover::layout::{self, Given, Layout, Plan};
 use cutover::outcome::{self, Exit};
+use cutover::pm2::Ecosystem;
 
 const TOOL: &str = env!("CARGO_BIN_NAME");
 
@@ -18,13 +19,16 @@ struct Arguments {
     /// The configuration; what it leaves open is asked on a terminal
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Make the configuration from pm2's ecosystem file, and tell what has no counterpart
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "remove"])]
+    from_pm2: Option<PathBuf>,
     /// The app's home [default: .APP in the user's home directory]
     #[arg(long, value_name = "DIR")]
     home: Option<PathBuf>,
     /// The user who owns and runs the app [default: who called, also through sudo]
     #[arg(long)]
     user: Option<String>,
-    /// Print what would be done, and do nothing
+    /// Print what would be done, with --from-pm2 the configuration, and do nothing
     #[arg(long)]
     dry_run: bool,
     /// End by deploying
@@ -46,11 +50,24 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<Exit> {
-    let plan = Plan::of(arguments.config.as_deref(), arguments.home.as_deref(), arguments.user.as_deref())?;
+    let (home, user) = (arguments.home.as_deref(), arguments.user.as_deref());
+    let read = |file| Ecosystem::read(file, &layout::owner(user, home)?);
+    let ecosystem = arguments.from_pm2.as_deref().map(read).transpose()?;
+    ecosystem.iter().flat_map(|ecosystem| &ecosystem.notes).for_each(|note| outcome::say(TOOL, note));
+    let given = match (&ecosystem, &arguments.config) {
+        (Some(ecosystem), _) if arguments.dry_run => return outcome::print(&ecosystem.text).map(|()| Exit::Done),
+        (Some(ecosystem), _) => Given::Ecosystem(ecosystem),
+        (None, Some(file)) => Given::Config(file),
+        (None, None) => Given::Nothing,
+    };
+    let plan = Plan::of(given, home, user)?;
     if arguments.remove {
         outcome::allow(arguments.force, &format!("cannot remove {}: it would be stopped", plan.app.name()))?;
         layout::remove(&plan, arguments.purge)?.iter().for_each(|done| outcome::say(TOOL, done));
         return Ok(Exit::Done);
+    }
+    if let Some(ecosystem) = &ecosystem {
+        layout::check_overwritten(&plan.app, &ecosystem.text, arguments.force)?;
     }
     layout::check_change(&plan.app, arguments.force)?;
     let layout = Layout::check(plan)?;

@@ -1,5 +1,6 @@
 //! What must hold before anything is laid.
 
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -121,6 +122,17 @@ pub fn poll(app: &App) -> Option<String> {
     let poll = humantime::format_duration(app.config.poll()?);
     let line = format!("* * * * * {}/deploy --if-new", app.bin().display());
     Some(format!("no systemd asks the repository every {poll}: put `{line}` into the crontab"))
+}
+
+/// Refuses, unless forced, to lay a configuration over another one that was not what it is made from.
+pub fn check_overwritten(app: &App, text: &str, force: bool) -> Result<()> {
+    let path = app.config_file();
+    let present = app.owner.lend(|| Ok(fs::read_to_string(&path)?));
+    if present.is_ok_and(|present| present != text) {
+        let what = format!("cannot make {} from pm2's file: what is there would be lost", path.display());
+        outcome::allow(force, &what)?;
+    }
+    Ok(())
 }
 
 /// Refuses, unless forced, what instances that run would not follow: other names or ports, or leaving systemd.

@@ -12,9 +12,11 @@ use nix::unistd::Uid;
 
 use super::profile;
 use crate::account::Account;
+use crate::app::environment;
 use crate::command::{self, Run};
 use crate::deadline::Deadline;
 use crate::durable;
+use crate::pm2::Variables;
 
 /// The bits of a mode that are permissions.
 const PERMISSIONS: u32 = 0o7777;
@@ -40,8 +42,8 @@ enum What {
     GrantedDirectory { mode: u32 },
     /// A file with this content.
     File { content: Vec<u8>, mode: u32 },
-    /// A file that only has to be there, and be closed to others: what it holds is the user's.
-    Secret,
+    /// A file that only has to be there, and be closed to others, with these variables at first: then it is the user's.
+    Secret { variables: Variables },
     /// The same, with a secret in it that nobody knows.
     WebhookSecret,
     /// Copies of programs.
@@ -81,9 +83,9 @@ impl Step {
         Step { path, what: What::File { content, mode } }
     }
 
-    /// The file for the app's secrets, empty at first.
-    pub fn secret(path: PathBuf) -> Step {
-        Step { path, what: What::Secret }
+    /// The file for the app's secrets, with these at first.
+    pub fn secret(path: PathBuf, variables: Variables) -> Step {
+        Step { path, what: What::Secret { variables } }
     }
 
     /// Copies of programs from one directory in another. A running one goes on running: its name is given to a new file.
@@ -133,7 +135,7 @@ impl Step {
             What::RootFile { content, mode } => is(*mode, Uid::from_raw(0)) && holds(content),
             What::Sudoers { content } => is(SUDOERS, Uid::from_raw(0)) && holds(content),
             What::RootLink { target } => fs::read_link(&self.path).is_ok_and(|present| present == *target),
-            What::Secret | What::WebhookSecret => self.path.exists(),
+            What::Secret { .. } | What::WebhookSecret => self.path.exists(),
             What::Tools { from, names } => names.iter().all(|name| is_same(&from.join(name), &self.path.join(name))),
             What::PathInProfile { bin } => profile::has(&self.path, bin),
         }
@@ -151,7 +153,11 @@ impl Step {
                 grant_directory(path, *mode, owner)
             }),
             What::File { content, mode } => owner.lend(|| durable::write(path, content, *mode)),
-            What::Secret => owner.lend(|| durable::write(path, b"", 0o600)),
+            What::Secret { variables } => {
+                let lines = variables.iter().filter_map(|(name, value)| environment::line(name, value));
+                let text: String = lines.map(|line| line + "\n").collect();
+                owner.lend(|| durable::write(path, text.as_bytes(), 0o600))
+            }
             What::WebhookSecret => {
                 let secret = random()?;
                 owner.lend(|| durable::write(path, secret.as_bytes(), 0o600))
@@ -188,7 +194,11 @@ impl fmt::Display for Step {
             What::RootFile { .. } | What::RootLink { .. } => write!(f, "{path}"),
             What::Sudoers { .. } => write!(f, "{path}, which lets the owner start and stop the instances"),
             What::Tools { names, .. } => write!(f, "{} tools in {path}", names.len()),
-            What::Secret => write!(f, "{path}, for the app's secrets"),
+            What::Secret { variables } if variables.is_empty() => write!(f, "{path}, for the app's secrets"),
+            What::Secret { variables } => {
+                let names: Vec<&str> = variables.keys().map(String::as_str).collect();
+                write!(f, "{path}, for the app's secrets, with {}", names.join(", "))
+            }
             What::WebhookSecret => write!(f, "{path}, a new secret for the webhook"),
             What::PathInProfile { bin } => write!(f, "{} in the PATH of {path}", bin.display()),
         }
