@@ -14,6 +14,9 @@ HARDSHIPS = tests:: test_bad_input test_broken_release test_crash test_hostile_a
 # How long each fuzzer looks for trouble.
 FUZZ_SECONDS ?= 60
 
+# The pm2 that is measured beside the tools.
+PM2_VERSION ?= 7.0.4
+
 host  = $(shell rustc --print host-tuple)
 built = target/$(host)/release
 version = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
@@ -74,6 +77,11 @@ bench: set-up ## Measure losses, latencies and memory against the alternatives
 	$(CARGO) build --release --bins --examples --locked
 	$(CARGO) bench --locked --bench bench -- $(BENCH_OPTIONS)
 
+bench-pm2: set-up ## Measure beside pm2, which npm installs below target: the same app, the same load, one run
+	npm install --prefix target/pm2 --no-audit --no-fund --loglevel=error pm2@$(PM2_VERSION)
+	$(CARGO) build --release --bins --examples --locked
+	$(CARGO) bench --locked --bench bench-pm2 -- $(BENCH_PM2_OPTIONS)
+
 install: all ## Install tools and man pages below $(DESTDIR)$(prefix), for packagers; ./install sets up an app
 	install -d $(addprefix $(DESTDIR)$(prefix)/,lib/cutover/bin share/man/man1 share/man/man5 share/man/man7 share/doc/cutover/examples/codedeploy share/fish/vendor_conf.d) $(DESTDIR)$(zshdir)
 	install -m 755 $(addprefix $(built)/,$(tools)) $(DESTDIR)$(prefix)/lib/cutover/bin
@@ -123,4 +131,4 @@ help: ## List the targets
 set-up:
 	@tests/set-up.sh nginx git curl node npm python3 ip
 
-.PHONY: all demo demo-docker test torture e2e e2e-docker fuzz check bench install uninstall dist clean help set-up
+.PHONY: all demo demo-docker test torture e2e e2e-docker fuzz check bench bench-pm2 install uninstall dist clean help set-up
