@@ -9,7 +9,7 @@ mod tree;
 pub use leash::{LET_END, Until};
 pub use socket::{End, Owner, connections, owner};
 pub use spawn::{Bond, Limits, isolate, limit, release_startup_code};
-pub use tree::{children, kill_tree, living, tree, with_environment};
+pub use tree::{children, is_below, kill_tree, living, tree, with_environment};
 
 use std::collections::HashMap;
 use std::ffi::OsString;

@@ -379,10 +379,12 @@ fn end(app: &App, instance: &Instance) -> Result<()> {
     Ok(())
 }
 
-/// Kills what is left of an instance whose supervise was killed. What runs as this instance says so in its environment.
+/// Kills what is left of an instance whose supervise was killed. What runs as this instance says so in its environment; so
+/// may another app of the same user that is of the same commit, but then it has a supervise.
 fn end_leftovers(app: &App, instance: &Instance) {
     let left = process::with_environment(|environment| app.is_of_instance(instance, environment));
-    left.into_iter().for_each(|one| process::kill_tree(one.pid));
+    let ours = left.into_iter().filter(|one| !process::is_below(one.pid, supervise::PROGRAM));
+    ours.for_each(|one| process::kill_tree(one.pid));
 }
 
 /// Gives each instance a release that runs something which nobody deployed, as only containers can.

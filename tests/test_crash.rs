@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::load::{self, Load, Report};
-use crate::site::{BRISK, Sample, Site, eventually};
+use crate::site::{BRISK, Sample, Site, eventually, get};
 
 /// The connections of a site's load: the most POSTs that can be in flight.
 const CONNECTIONS: u64 = 20;
@@ -230,6 +230,23 @@ fn stopping_ends_a_tree_that_has_scattered_and_will_not_listen() {
         let now = running_as(&site, "A");
         !now.is_empty() && before.iter().all(|pid| !now.contains(pid))
     });
+}
+
+#[test]
+fn another_app_of_the_same_commit_is_never_taken_for_what_is_left_of_one() {
+    let (ours, theirs) = (Site::roomy(Sample::Static, BRISK), Site::new(Sample::Static, BRISK));
+    ours.run("deploy", &[]).ok();
+    // Where a second process of ours would listen.
+    let port = ours.ports.first + 10;
+    theirs.reconfigure(&format!("A = {}", theirs.ports.first), &format!("A = {port}"));
+    let release = theirs.run("update-instance", &["A"]).ok();
+    theirs.run("start-instance", &["A"]).ok();
+    // As when both were deployed in the same second.
+    fs::create_dir_all(ours.home.join("releases").join(release.trim())).unwrap();
+    let pid = theirs.pid("A");
+    ours.run("stop-instance", &["A", "--force"]).ok();
+    ours.run("start-instance", &["A"]).ok();
+    assert_eq!((theirs.pid("A"), get(port, "/").0), (pid, 200));
 }
 
 /// A process's resident memory in kB.

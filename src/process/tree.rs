@@ -34,6 +34,13 @@ pub fn children(pid: Pid) -> Vec<Pid> {
     found
 }
 
+/// Whether any ancestor of a process runs a program of this name.
+pub fn is_below(pid: Pid, program: &str) -> bool {
+    let stat = |pid: i32| Proc::new(pid).and_then(|process| process.stat()).ok();
+    let parents = std::iter::successors(stat(pid.raw()), |child| stat(child.ppid));
+    parents.skip(1).any(|parent| parent.comm == program)
+}
+
 /// Those of them that still live.
 pub fn living(processes: &[Process]) -> Vec<Process> {
     processes.iter().copied().filter(|process| process.is_alive()).collect()

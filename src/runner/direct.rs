@@ -5,7 +5,7 @@ use std::process::Child;
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
-use super::{POLL, SUPERVISE_SLACK};
+use super::{POLL, SUPERVISE_SLACK, supervise};
 use crate::app::{App, Instance};
 use crate::command;
 use crate::deadline::Deadline;
@@ -17,7 +17,7 @@ pub fn start(app: &App, instance: &Instance) -> Result<Child> {
     let path = app.instance_log(instance);
     let log = durable::open_log(&path).with_context(|| format!("cannot open {}", path.display()))?;
     let arguments = ["--home".as_ref(), app.home().as_os_str(), instance.name().as_ref()];
-    command::detach(&command::sibling("supervise")?, arguments, log)
+    command::detach(&command::sibling(supervise::PROGRAM)?, arguments, log)
 }
 
 /// Asks a supervise to end, and kills it with all its tree when it does not.

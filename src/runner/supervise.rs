@@ -38,6 +38,8 @@ use super::{CHECK, is_listener_within};
 use kept::{Kept, Now};
 use replacement::Replacement;
 
+/// The tool's name.
+pub const PROGRAM: &str = "supervise";
 /// How the line begins after which the output of a program's present life stands.
 pub const STARTED: &str = "started ";
 /// What supervise asks systemd for beyond the app's own time.
