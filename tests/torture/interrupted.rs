@@ -51,7 +51,7 @@ impl Subject {
 }
 
 /// All tools that change something.
-pub const SUBJECTS: [Subject; 13] = [
+pub static SUBJECTS: [Subject; 13] = [
     Subject {
         tool: "deploy",
         config: "",
@@ -204,7 +204,7 @@ pub const SUBJECTS: [Subject; 13] = [
 ];
 
 /// Quick deploys; a drain that leaves time for an answer on a busy machine.
-pub const QUICK: &str = "[deploy]\nsoak = \"50ms\"\ndrain_timeout = \"300ms\"\nkeep_releases = 2\n";
+pub const QUICK: &str = "[deploy]\nsoak = \"50ms\"\ndrain_timeout = \"500ms\"\nkeep_releases = 2\n";
 
 /// Several processes, and workers.
 const TEAM: &str = r#"

@@ -18,10 +18,13 @@ mod torture;
 mod webhook;
 
 use std::process::ExitCode;
+use std::sync::Mutex;
+use std::thread;
+use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 
-use torture::interrupted::{self, SUBJECTS};
+use torture::interrupted::{self, SUBJECTS, Subject};
 use torture::laid::{self, Work};
 use torture::{Fault, Outcome, Share, crashed, disk, pushed};
 
@@ -58,45 +61,23 @@ enum Section {
 
 /// How often what keeps an instance running is killed.
 const CRASHES: usize = 20;
+/// How many things are tried at the same time: much of it is waiting.
+const LANES: usize = 2;
+
+/// What is tried at the same time as others: each thing in a site of its own.
+type Job = Box<dyn FnOnce() -> Outcome + Send>;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let all = Section::value_variants();
-    let mut outcomes = Vec::new();
-    for section in all.iter().filter(|one| arguments.sections.is_empty() || arguments.sections.contains(one)) {
-        match section {
-            Section::Killed => {
-                disturb(
-                    &arguments,
-                    &[Fault::Signal("KILL"), Fault::Signal("TERM"), Fault::Signal("INT")],
-                    &mut outcomes,
-                );
-                if arguments.tool.as_deref().is_none_or(|tool| tool == "on-push") {
-                    add(pushed::killed(arguments.sample.map_or(Share::All, Share::Sample)), &mut outcomes);
-                }
-            }
-            Section::Failed => disturb(&arguments, &[Fault::Error("ENOSPC"), Fault::Error("EIO")], &mut outcomes),
-            Section::Laid => {
-                let share = arguments.sample.map_or(Share::All, Share::Sample);
-                for work in [Work::FirstInstall, Work::Remove] {
-                    for fault in [Fault::Signal("KILL"), Fault::Error("ENOSPC")] {
-                        add(laid::disturb(work, fault, share), &mut outcomes);
-                    }
-                }
-            }
-            Section::Crashed => {
-                for victims in crashed::VICTIMS {
-                    add(crashed::killed(victims, arguments.sample.unwrap_or(CRASHES)), &mut outcomes);
-                }
-            }
-            // Last, for from here on this process sees file systems of its own.
-            Section::Disk => {
-                for trouble in disk::TROUBLES {
-                    match disk::goes_bad(trouble) {
-                        Some(outcome) => add(outcome, &mut outcomes),
-                        None => eprintln!("NOT TESTED: {trouble:?} disk, for this is not root"),
-                    }
-                }
+    let is_wanted = |section: &Section| arguments.sections.is_empty() || arguments.sections.contains(section);
+    let sections: Vec<Section> = Section::value_variants().iter().copied().filter(is_wanted).collect();
+    let mut outcomes = side_by_side(sections.iter().flat_map(|section| jobs(&arguments, *section)).collect());
+    // Last, for from here on this process sees file systems of its own.
+    if sections.contains(&Section::Disk) {
+        for trouble in disk::TROUBLES {
+            match disk::goes_bad(trouble) {
+                Some(outcome) => outcomes.push(outcome),
+                None => eprintln!("NOT TESTED: {trouble:?} disk, for this is not root"),
             }
         }
     }
@@ -105,21 +86,62 @@ fn main() -> ExitCode {
     if held && !outcomes.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn disturb(arguments: &Arguments, faults: &[Fault], outcomes: &mut Vec<Outcome>) {
+/// What there is to do in a section, except with disks.
+fn jobs(arguments: &Arguments, section: Section) -> Vec<Job> {
     let share = arguments.sample.map_or(Share::All, Share::Sample);
-    let wanted = |subject: &&interrupted::Subject| arguments.tool.as_deref().is_none_or(|tool| tool == subject.tool);
-    let is_signal = |fault: &Fault| matches!(fault, Fault::Signal(_));
-    let befalls = |subject: &&interrupted::Subject| subject.is_tried_again || faults.iter().all(is_signal);
-    for subject in SUBJECTS.iter().filter(wanted).filter(befalls) {
-        eprintln!("torture: {}", subject.tool);
-        add(interrupted::disturb(subject, subject.faults(faults), share), outcomes);
+    match section {
+        Section::Killed => {
+            let mut jobs = disturbing(arguments, &[Fault::Signal("KILL"), Fault::Signal("TERM"), Fault::Signal("INT")]);
+            if arguments.tool.as_deref().is_none_or(|tool| tool == "on-push") {
+                jobs.push(Box::new(move || pushed::killed(share)));
+            }
+            jobs
+        }
+        Section::Failed => disturbing(arguments, &[Fault::Error("ENOSPC"), Fault::Error("EIO")]),
+        Section::Laid => {
+            let faults = [Fault::Signal("KILL"), Fault::Error("ENOSPC")];
+            let job = |work, fault| -> Job { Box::new(move || laid::disturb(work, fault, share)) };
+            [Work::FirstInstall, Work::Remove].iter().flat_map(|work| faults.map(|fault| job(*work, fault))).collect()
+        }
+        Section::Crashed => {
+            let times = arguments.sample.unwrap_or(CRASHES);
+            crashed::VICTIMS.map(|victims| -> Job { Box::new(move || crashed::killed(victims, times)) }).into()
+        }
+        Section::Disk => Vec::new(),
     }
 }
 
-fn add(outcome: Outcome, outcomes: &mut Vec<Outcome>) {
-    eprintln!("torture: {}: {} tried, {} lost", outcome.what, outcome.faults, outcome.lost);
-    outcome.failures.iter().for_each(|failure| eprintln!("torture: FAILURE: {failure:.300}"));
-    outcomes.push(outcome);
+fn disturbing(arguments: &Arguments, faults: &'static [Fault]) -> Vec<Job> {
+    let share = arguments.sample.map_or(Share::All, Share::Sample);
+    let wanted = |subject: &&Subject| arguments.tool.as_deref().is_none_or(|tool| tool == subject.tool);
+    let is_signal = |fault: &Fault| matches!(fault, Fault::Signal(_));
+    let befalls = |subject: &&Subject| subject.is_tried_again || faults.iter().all(is_signal);
+    let job = |subject: &'static Subject| -> Job {
+        Box::new(move || interrupted::disturb(subject, subject.faults(faults), share))
+    };
+    SUBJECTS.iter().filter(wanted).filter(befalls).map(job).collect()
+}
+
+/// Does jobs, some at a time, and returns what became of them in their order.
+fn side_by_side(jobs: Vec<Job>) -> Vec<Outcome> {
+    let waiting = Mutex::new(jobs.into_iter().enumerate());
+    let ended = Mutex::new(Vec::new());
+    let lane = || {
+        loop {
+            let next = waiting.lock().unwrap().next();
+            let Some((at, job)) = next else { return };
+            let began = Instant::now();
+            let outcome = job();
+            let (what, faults, lost) = (&outcome.what, outcome.faults, outcome.lost);
+            eprintln!("torture: {what}: {faults} tried, {lost} lost, {}", cutover::output::span(began.elapsed()));
+            outcome.failures.iter().for_each(|failure| eprintln!("torture: FAILURE: {failure:.300}"));
+            ended.lock().unwrap().push((at, outcome));
+        }
+    };
+    thread::scope(|scope| (0..LANES).for_each(|_| drop(scope.spawn(lane))));
+    let mut ended = ended.into_inner().unwrap();
+    ended.sort_by_key(|(at, _)| *at);
+    ended.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
 fn table(outcomes: &[Outcome]) -> String {
