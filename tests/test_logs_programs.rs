@@ -46,6 +46,8 @@ fn a_program_can_be_asked_for_alone() {
         ("A.mail.2", "cannot find program \"mail.2\": of A there are 0, 1, mail.0, mail.1"),
         ("A.ma", "cannot find program \"ma\": of A there are 0, 1, mail.0, mail.1"),
         ("A.", "cannot find program \"\": of A there are 0, 1, mail.0, mail.1"),
+        ("mail", "cannot tell which instance's lines are wanted of program mail: say A.mail or B.mail"),
+        ("mail.1", "cannot tell which instance's lines are wanted of program mail.1: say A.mail.1 or B.mail.1"),
         ("C.1", "cannot find instance \"C\": there are A and B"),
     ] {
         site.run("logs", &[argument]).is(2, "", &format!("logs: {reason}\n"));

@@ -37,9 +37,10 @@ impl Name {
     /// What an argument means: an instance, or behind a dot one of its programs, or all workers of a name.
     pub fn meant_by(app: &App, argument: &str) -> Result<Name> {
         let (instance, program) = match argument.split_once('.') {
-            Some((instance, program)) => (app.instance(instance)?, Some(program)),
-            None => (app.instance(argument)?, None),
+            Some((instance, program)) => (instance, Some(program)),
+            None => (argument, None),
         };
+        let instance = app.instance(instance).map_err(|error| misnamed(app, argument).unwrap_or(error))?;
         let programs = app.config.programs();
         let is_meant = |name: &&String| program.is_none_or(|program| logfile::is_or_is_one_of(name, program));
         let count = programs.iter().filter(is_meant).count();
@@ -75,6 +76,14 @@ impl Name {
         let program = if source.is_empty() { 0 } else { known + 1 };
         Some(Label { text, instance: self.place, program })
     }
+}
+
+/// What to say to somebody who names a program without its instance; None: nobody did.
+fn misnamed(app: &App, argument: &str) -> Option<anyhow::Error> {
+    let is_program = app.config.programs().iter().any(|name| logfile::is_or_is_one_of(name, argument));
+    let [first, second] = &app.config.instances;
+    let how = format!("of program {argument}: say {first}.{argument} or {second}.{argument}");
+    is_program.then(|| usage(format!("cannot tell which instance's lines are wanted {how}")))
 }
 
 fn place(app: &App, instance: &Instance) -> usize {
