@@ -139,7 +139,8 @@ impl Nginx {
         let server = files.server.iter();
         let is_unedited = |path: &Path| read(path).ok().flatten().is_some_and(|text| is_as_laid(&text));
         let server = server.filter(|(path, _)| self.prefix.is_some() || is_unedited(path));
-        for (path, _) in files.ours.iter().chain(server) {
+        // What includes others goes before them, so that nginx could be started at any moment between two of them.
+        for (path, _) in server.chain(files.ours.iter().rev()) {
             if let Some(text) = read(path)? {
                 durable::remove_if_there(path).with_context(|| format!("cannot remove {}", path.display()))?;
                 undo.push((path.to_owned(), Some(text)));

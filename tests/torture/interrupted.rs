@@ -496,7 +496,7 @@ pub fn whole_releases(site: &Site) -> Result<(), String> {
 }
 
 /// nginx accepts its files as they are: the machine may go down now.
-fn nginx_could_start(site: &Site) -> Result<(), String> {
+pub fn nginx_could_start(site: &Site) -> Result<(), String> {
     let mut nginx = site.command(&cutover::command::find("nginx").unwrap());
     nginx.arg("-t").arg("-q").arg("-p").arg(site.home.join("nginx")).args(["-c", "nginx.conf"]);
     let tested = Ran::of(&nginx.output().unwrap());

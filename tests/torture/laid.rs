@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::interrupted::{no_orphans, words};
+use super::interrupted::{nginx_could_start, no_orphans, words};
 use super::trace::{self, Fault};
 use super::{Outcome, Share};
 use crate::site::{Ran, Sample, Site, built};
@@ -60,9 +60,10 @@ pub fn disturb(work: Work, fault: Fault, share: Share) -> Outcome {
         outcome.faults += 1;
         let site = work.prepared();
         let disturbed = trace::disturbed(work.command(&site), &site.directory.path().join("trace"), point, fault);
+        let could_start = if site.home.join("nginx/nginx.conf").exists() { nginx_could_start(&site) } else { Ok(()) };
         let again = Ran::of(&work.command(&site).output().unwrap());
         let after = match again.code {
-            0 => work.is_done(&site).and_then(|()| no_orphans(&site)),
+            0 => could_start.and_then(|()| work.is_done(&site)).and_then(|()| no_orphans(&site)),
             _ => Err(format!("run again, it ended with {again:?}; before: {disturbed:?}")),
         };
         outcome
