@@ -202,11 +202,15 @@ impl Engine {
         self.lines(container, &[("follow", "true"), (begin.0, &begin.1)], Duration::MAX)
     }
 
+    /// None come of a container that has gone meanwhile, or is just going.
     fn lines(&self, container: &Container, query: &[(&str, &str)], patience: Duration) -> Result<Lines> {
         let path = format!("/containers/{}/logs", container.id);
         let all = [&[("stdout", "true"), ("stderr", "true"), ("timestamps", "true")], query].concat();
-        let body = self.ask(Method::GET, &path, &all, patience)?;
-        Ok(Lines::of(body.into_reader(), container.config.tty))
+        let (status, body) = self.response(Method::GET, &path, &all, patience)?;
+        Ok(match status {
+            StatusCode::NOT_FOUND | StatusCode::CONFLICT => Lines::of(io::empty(), false),
+            _ => Lines::of(accepted(status, body)?.into_reader(), container.config.tty),
+        })
     }
 
     /// An image by its id, tag or digest; None: the engine does not have it.

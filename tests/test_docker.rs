@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::thread;
 
 use nix::sys::socket::{AddressFamily, Backlog, SockType, UnixAddr, listen};
+use serde_json::json;
 
 use crate::bare_home::BareHome;
 use crate::site::chmod;
@@ -28,12 +29,17 @@ fn home() -> (BareHome, PathBuf) {
 
 /// Answers every question in this way, in the background, until its socket is removed.
 fn answering(socket: &PathBuf, answer: impl Fn(&mut UnixStream) + Send + Sync + 'static) {
+    answering_each(socket, move |_, stream| answer(stream));
+}
+
+/// Answers each question, of which it gets the text, in this way.
+fn answering_each(socket: &PathBuf, answer: impl Fn(&str, &mut UnixStream) + Send + Sync + 'static) {
     let listener = UnixListener::bind(socket).unwrap();
     thread::spawn(move || {
         for mut stream in listener.incoming().map_while(Result::ok) {
             let mut question = [0; 4096];
-            let _ = stream.read(&mut question);
-            answer(&mut stream);
+            let length = stream.read(&mut question).unwrap_or_default();
+            answer(&String::from_utf8_lossy(&question[..length]), &mut stream);
         }
     });
 }
@@ -49,6 +55,34 @@ fn a_refusal_is_told_in_dockers_own_words() {
     answering(&socket, says("500 Internal Server Error", "{\"message\":\"the disk is on fire\\nand more\"}"));
     home.run("pid", &[]).fails(3, &["pid: Docker refuses (500 Internal Server Error): the disk is on fire"]);
     fs::remove_file(socket).unwrap();
+}
+
+/// That is known when its output is asked for, and not before: Compose has taken it away in that moment.
+#[test]
+fn a_container_that_is_just_going_has_printed_nothing_and_is_no_error() {
+    for gone in [
+        says("409 Conflict", r#"{"message":"can not get logs from container which is dead or marked for removal"}"#),
+        says("404 Not Found", r#"{"message":"No such container: 1"}"#),
+    ] {
+        let (home, socket) = home();
+        let container = json!({
+            "Id": "1", "Name": "/A", "Created": "2026-11-21T09:30:00Z", "Image": "sha256:1",
+            "State": { "Running": false, "Restarting": false, "Pid": 0, "ExitCode": 0 },
+            "Config": {
+                "Image": "user/shop",
+                "Labels": { "com.docker.compose.project.working_dir": home.path().to_str().unwrap() },
+            },
+            "HostConfig": { "NetworkMode": "bridge" },
+        });
+        let (list, container) = (says("200 OK", r#"[{"Id": "1"}]"#), says("200 OK", &container.to_string()));
+        answering_each(&socket, move |question, stream| match question {
+            one if one.contains("/logs") => gone(stream),
+            one if one.contains("/1/json") => container(stream),
+            _ => list(stream),
+        });
+        home.run("logs", &["A"]).is(0, "", "");
+        fs::remove_file(socket).unwrap();
+    }
 }
 
 #[test]
