@@ -84,6 +84,9 @@ pub fn check_status_port(app: &App) -> Result<()> {
 /// Fails when nginx has not heard of instances with as many processes as are configured. One that does not answer is given
 /// the benefit of the doubt.
 pub fn check_count(app: &App) -> Result<()> {
+    if app.config.processes() == 1 {
+        return Ok(());
+    }
     let lacks = confirm::ask(app).ok().and_then(|answer| answer.lacks(app));
     lacks.map_or(Ok(()), |lacks| Err(usage(lacks)))
 }
