@@ -62,7 +62,7 @@ enum Section {
 /// How often what keeps an instance running is killed.
 const CRASHES: usize = 20;
 /// How many things are tried at the same time: much of it is waiting.
-const LANES: usize = 2;
+const LANES: usize = 3;
 
 /// What is tried at the same time as others: each thing in a site of its own.
 type Job = Box<dyn FnOnce() -> Outcome + Send>;
