@@ -14,8 +14,8 @@ use super::{Life, POLL, compose, supervise};
 const QUOTED_LINES: usize = 5;
 /// How far back in an instance's log the beginning of its present life is looked for.
 const SEARCHED_LINES: usize = 200;
-/// How long the journal may take to have what was written to it.
-const JOURNALLED: Duration = Duration::from_secs(1);
+/// How long the journal may take to have what was written to it: at boot, when all begin at once, it is seconds behind.
+const JOURNALLED: Duration = Duration::from_secs(10);
 
 /// How an instance's app ended last, and the last lines that it had printed since it was started.
 pub fn last_words(app: &App, instance: &Instance, life: &Life) -> String {

@@ -289,7 +289,25 @@ fn broken_releases_change_nothing(machine: &Machine) {
     let seen = status(machine);
     assert!(seen["instances"].as_array().unwrap().iter().all(|one| one["health"] == "healthy"), "{seen:#}");
     serves(machine, "v3");
+    a_busy_journal_is_waited_for(machine);
     commit(machine, "v5", "");
+}
+
+/// As at boot, when all begin at once: what the app said as it died comes into the journal seconds later.
+fn a_busy_journal_is_waited_for(machine: &Machine) {
+    let standby = tool(machine, "disabled-instance").ok().trim().to_owned();
+    let behaviour = format!("/home/{USER}/.cafeteria/instances/{standby}/BEHAVIOUR");
+    tool(machine, &format!("stop-instance {standby}")).ok();
+    machine.run(&format!("echo exit >{behaviour}")).ok();
+    let journald = machine.run("systemctl show --property=MainPID --value systemd-journald.service").ok();
+    let journald = journald.trim();
+    machine.run(&format!("kill -STOP {journald}; (sleep 5; kill -CONT {journald}) >/dev/null 2>&1 &")).ok();
+    // As root: sudo would wait for the journal before it starts anything.
+    let failed = machine.run(&format!("/home/{USER}/.cafeteria/bin/start-instance {standby}"));
+    assert_eq!(failed.code, 3, "{failed:?}");
+    assert!(failed.stderr.contains("cannot open database: connection refused"), "{failed:?}");
+    machine.run(&format!("echo >{behaviour}")).ok();
+    tool(machine, &format!("start-instance {standby}")).ok();
 }
 
 fn reboots(machine: &mut Machine) {
