@@ -2,8 +2,18 @@
 
 use std::time::{Duration, Instant};
 
+use nix::poll::PollTimeout;
+
 /// What a span too long for the clock is taken for: a century.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// A span as poll(2) takes it; None: without an end. Rounded up to the next millisecond: rounded down, the last one would be
+/// spent in a busy loop.
+pub fn poll_timeout(span: Option<Duration>) -> PollTimeout {
+    span.map_or(PollTimeout::NONE, |span| {
+        PollTimeout::try_from(span.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX)
+    })
+}
 
 /// A moment after which work is given up.
 #[derive(Clone, Copy, Debug)]

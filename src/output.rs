@@ -21,6 +21,11 @@ pub fn table(rows: &[Vec<String>]) -> String {
     lines.concat()
 }
 
+/// Bytes in hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Values one below the other.
 pub fn lines(values: &[impl Display]) -> String {
     values.iter().map(|value| format!("{value}\n")).collect()

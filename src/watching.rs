@@ -12,10 +12,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use crate::deadline::poll_timeout;
 
 /// How long nothing may change until the files count as quiet: an editor, or a formatter after it, writes again sooner.
 pub const QUIET: Duration = Duration::from_millis(300);
@@ -100,11 +102,7 @@ impl Watched {
 
     /// Sleeps until something is heard, or this moment has come.
     fn wait(&self, requests: &Requests, until: Option<Instant>) -> Result<()> {
-        // Rounded up to the next millisecond: rounded down, the last one would be spent in a busy loop.
-        let timeout = until.map_or(PollTimeout::NONE, |until| {
-            let left = until.saturating_duration_since(Instant::now());
-            PollTimeout::try_from(left.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX)
-        });
+        let timeout = poll_timeout(until.map(|until| until.saturating_duration_since(Instant::now())));
         let ends = [self.inotify.as_fd(), requests.signals.as_fd()];
         match poll(&mut ends.map(|end| PollFd::new(end, PollFlags::POLLIN)), timeout) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),

@@ -1,6 +1,7 @@
 //! config.toml: every key, its type, its default, and what is checked about it. cutover-config(5) is the same for people.
 
 mod check;
+mod defaults;
 mod values;
 
 use std::path::{Path, PathBuf};
@@ -17,12 +18,11 @@ use crate::outcome::usage;
 pub use check::port_of_listen;
 
 // The attributes below name them.
+use defaults::*;
 use values::*;
 
 /// The ref that stands for the tag with the highest version.
 pub const LATEST_TAG: &str = "latest-tag";
-/// The branch that is deployed when none is named.
-const DEFAULT_REF: &str = "main";
 
 /// What a configuration needs where somebody else than root installs: an nginx of one's own, on a port that needs no
 /// privilege.
@@ -202,7 +202,7 @@ impl Default for Processes {
 }
 
 /// How many processors the machine lets us use.
-fn cores() -> usize {
+pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
@@ -398,105 +398,4 @@ impl Config {
         let configured = Some(self.source.reference.as_str()).filter(|reference| !reference.is_empty());
         named.or(configured).unwrap_or(DEFAULT_REF)
     }
-}
-
-impl Default for Build {
-    fn default() -> Build {
-        Build { command: None, timeout: Duration::from_secs(15 * 60) }
-    }
-}
-
-impl Default for Run {
-    fn default() -> Run {
-        Run {
-            command: String::new(),
-            env_file: None,
-            stop_signal: default_stop_signal(),
-            stop_timeout: default_stop_timeout(),
-            processes: Processes::default(),
-            max_memory: None,
-            open_files: None,
-            nice: None,
-        }
-    }
-}
-
-impl Default for Health {
-    fn default() -> Health {
-        Health { path: "/".to_owned(), status: StatusSet::success(), body: None, timeout: Duration::from_secs(60) }
-    }
-}
-
-impl Default for Nginx {
-    fn default() -> Nginx {
-        Nginx {
-            listen: vec!["80".to_owned()],
-            server_name: "_".to_owned(),
-            status_port: port(20200),
-            failover: true,
-            conf_dir: PathBuf::from("/etc/nginx/conf.d"),
-            own: false,
-        }
-    }
-}
-
-impl Default for Hooks {
-    fn default() -> Hooks {
-        Hooks { timeout: Duration::from_secs(5 * 60) }
-    }
-}
-
-impl Default for Deploy {
-    fn default() -> Deploy {
-        Deploy {
-            keep_releases: 5,
-            standby: Standby::Keep,
-            drain_timeout: Duration::from_secs(30),
-            soak: Duration::from_secs(3),
-            timeout: Duration::from_secs(30 * 60),
-        }
-    }
-}
-
-fn port(number: i64) -> Port {
-    Port::try_from(number).expect("a default port lies between 1 and 65535")
-}
-
-fn default_instances() -> [Instance; 2] {
-    ["A", "B"].map(|name| {
-        let number = if name == "A" { 20201 } else { 20202 };
-        Instance::new(name, port(number)).expect("a default name is a valid one")
-    })
-}
-
-fn default_worker_count() -> usize {
-    1
-}
-
-fn default_ref() -> String {
-    DEFAULT_REF.to_owned()
-}
-
-fn default_secret_file() -> PathBuf {
-    PathBuf::from("push-secret")
-}
-
-fn default_push_port() -> Port {
-    port(20203)
-}
-
-fn default_compose_file() -> PathBuf {
-    PathBuf::from("docker-compose.yml")
-}
-
-fn default_tag() -> String {
-    "latest".to_owned()
-}
-
-fn default_stop_signal() -> nix::sys::signal::Signal {
-    nix::sys::signal::Signal::SIGTERM
-}
-
-fn default_stop_timeout() -> Duration {
-    Duration::from_secs(30)
 }

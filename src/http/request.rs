@@ -8,9 +8,9 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, poll_timeout};
 
 /// How long the head may be, request line and header fields together, in bytes.
 const HEAD_LIMIT: u64 = 16 * 1024;
@@ -52,7 +52,7 @@ impl<F> Timed<F> {
 
 impl<F: Read + AsFd> Read for Timed<F> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = PollTimeout::try_from(self.deadline.left()).unwrap_or(PollTimeout::MAX);
+        let left = poll_timeout(Some(self.deadline.left()));
         let mut question = [PollFd::new(self.file.as_fd(), PollFlags::POLLIN)];
         match poll(&mut question, left) {
             Ok(0) => Err(ErrorKind::TimedOut.into()),

@@ -16,6 +16,7 @@ use crate::app::environment;
 use crate::command::{self, Run};
 use crate::deadline::Deadline;
 use crate::durable;
+use crate::output::hex;
 use crate::pm2::Variables;
 
 /// The bits of a mode that are permissions.
@@ -210,7 +211,7 @@ fn random() -> Result<String> {
     let mut bytes = [0; 32];
     let source = fs::File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut bytes));
     source.context("cannot make a secret: /dev/urandom")?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n")
+    Ok(hex(&bytes) + "\n")
 }
 
 /// Asks sudo whether it would take this as a part of its configuration.

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::app::config::Processes;
+use crate::app::config::{Processes, cores};
 use crate::app::{App, Instance};
 use crate::durable;
 
@@ -66,9 +66,8 @@ impl fmt::Display for Mark {
 /// All marks that nginx is to know: those of what is configured; of fewer processes and of some more, up to which the
 /// configuration can be changed without root, and without a reload; and those that lie there, for they are gone by.
 pub fn known(app: &App) -> BTreeSet<Mark> {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let count = app.config.processes();
-    let mut known: BTreeSet<Mark> = (2..=count.max(cores).max(LEAST_KNOWN)).map(Mark::Processes).collect();
+    let mut known: BTreeSet<Mark> = (2..=count.max(cores()).max(LEAST_KNOWN)).map(Mark::Processes).collect();
     if app.config.slots() > count {
         known.extend((0..count).map(|free| Mark::Without { count, free }));
     }

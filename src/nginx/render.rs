@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use super::marks::{self, Mark};
 use crate::app::{App, Instance};
 use crate::outcome::usage;
+use crate::output::hex;
 
 /// A version, as `nginx -v` tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -200,8 +201,4 @@ fn sealed(text: &str) -> String {
 /// Whether a file is still as it was laid.
 pub fn is_as_laid(text: &str) -> bool {
     text.rfind(SEAL).is_some_and(|at| sealed(&text[..at]) == text)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::supervisor;
 use crate::app::{App, Instance, Member, Runner};
+use crate::output::hex;
 use crate::process::{self, Pid};
 use crate::source;
 
@@ -45,8 +46,7 @@ pub fn settings(app: &App) -> Settings {
 
 fn add(settings: &mut Settings, section: &str, keys: &toml::Table) {
     for (key, value) in keys {
-        let hash = Sha256::digest(format!("{value:?}"));
-        let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = hex(&Sha256::digest(format!("{value:?}")));
         settings.insert(format!("{section}.{key}"), hash[..DIGITS].to_owned());
     }
 }

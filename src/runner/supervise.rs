@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -22,6 +22,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use serde::{Deserialize, Serialize};
 
 use crate::app::{App, Instance, Member, Port, Runner};
+use crate::deadline::poll_timeout;
 use crate::health;
 use crate::lock::{self, Lock};
 use crate::nginx;
@@ -257,13 +258,9 @@ impl<'a> Keeper<'a> {
         let pauses = self.members.iter().filter_map(Kept::pause).chain(replacement);
         let orphans = (self.orphans > 0).then_some(KILL_ROUND);
         let pause = pauses.chain(orphans).min();
-        // Rounded up to the next millisecond: rounded down, the last one would be spent in a busy loop.
-        let timeout = pause.map_or(PollTimeout::NONE, |pause| {
-            PollTimeout::try_from(pause.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX)
-        });
         let mut watched = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         watched.extend(self.output.pending().map(|written| PollFd::new(written, PollFlags::POLLIN)));
-        match poll(&mut watched, timeout) {
+        match poll(&mut watched, poll_timeout(pause)) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(error) => Err(error).context("cannot wait for the app"),
         }

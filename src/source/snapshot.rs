@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::app::App;
 use crate::deadline::Deadline;
 use crate::outcome::timed_out;
+use crate::output::hex;
 
 /// What is not copied, wherever it lies: the repository is not the app, and the modules are the build's to make. Both are
 /// large, and git changes its own files while nobody works.
@@ -39,7 +40,7 @@ pub fn take(app: &App, directory: &Path, deadline: Deadline) -> Result<Snapshot>
     fs::create_dir(&place).with_context(|| format!("cannot make {}", place.display()))?;
     let mut copy = Copy { from: directory, to: &place, left_out: &app.own_places(), deadline, content: Sha256::new() };
     copy.make()?;
-    let hash = copy.content.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = hex(&copy.content.finalize());
     Ok(Snapshot { directory: directory.to_owned(), hash })
 }
 
