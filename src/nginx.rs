@@ -84,6 +84,7 @@ pub fn check_status_port(app: &App) -> Result<()> {
 /// Fails when nginx has not heard of instances with as many processes as are configured. One that does not answer is given
 /// the benefit of the doubt.
 pub fn check_count(app: &App) -> Result<()> {
+    // One it always knows, and need not be asked.
     if app.config.processes() == 1 {
         return Ok(());
     }

@@ -11,12 +11,11 @@ use std::time::{Duration, Instant};
 
 use cutover::lock::Lock;
 use cutover::push::{LIMIT, Secret};
-use hmac::{Hmac, KeyInit, Mac};
 use serde_json::json;
-use sha2::Sha256;
 
 use crate::bare_home::BareHome;
 use crate::site::{Ran, built, chmod, explains_itself};
+use crate::webhook::signature;
 
 #[path = "fuzz/properties.rs"]
 mod properties;
@@ -182,7 +181,7 @@ impl Sent {
     /// With this body, its length, and its signature where there is one.
     fn with_body(mut self, body: impl Into<Vec<u8>>) -> Sent {
         self.body = body.into();
-        let (length, signature) = (self.body.len().to_string(), signature(SECRET, &self.body));
+        let (length, signature) = (self.body.len().to_string(), signature(SECRET.as_bytes(), &self.body));
         for (name, value) in &mut self.fields {
             match name.as_str() {
                 "X-Hub-Signature-256" => *value = format!("sha256={signature}"),
@@ -221,11 +220,6 @@ impl Sent {
         assert_eq!(self.head().matches(from).count(), 1, "{from:?}");
         [self.head().replace(from, to).as_bytes(), &self.body].concat()
     }
-}
-
-fn signature(secret: &str, body: &[u8]) -> String {
-    let mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap().chain_update(body).finalize();
-    mac.into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What GitHub sends, with these in the payload.
@@ -346,7 +340,7 @@ fn verifies_the_signature_that_github_publishes() {
 fn queues_pushes_as_their_hosts_send_them() {
     let hook = Hook::new();
     let as_form = github_event("push", FORM, form(&payload("octo/shop", "refs/heads/main", COMMIT, 0)));
-    let digest = signature(SECRET, &push().body);
+    let digest = signature(SECRET.as_bytes(), &push().body);
     let extended = push().in_chunks(100, " ;name=\"a value\"", "X-Checksum: 1\r\nX-Other: 2\r\n");
     let cases = [
         ("GitHub", push().bytes(), "ann"),
@@ -445,7 +439,7 @@ fn a_delivery_that_was_seen_before_is_not_queued_again() {
 #[test]
 fn who_does_not_know_the_secret_gets_no_hint() {
     let hook = Hook::new();
-    let (body, right) = (push().body, signature(SECRET, &push().body));
+    let (body, right) = (push().body, signature(SECRET.as_bytes(), &push().body));
     let signed = |value: &str| push().with("X-Hub-Signature-256", value);
     let zero = "0".repeat(64);
     let cases = [
@@ -472,9 +466,9 @@ fn who_does_not_know_the_secret_gets_no_hint() {
         ("doubled", signed(&format!("sha256={right}")).and("X-Hub-Signature-256", &format!("sha256={right}"))),
         ("right, then wrong", signed(&format!("sha256={right}")).and("X-Hub-Signature-256", &format!("sha256={zero}"))),
         ("wrong, then right", signed(&format!("sha256={zero}")).and("X-Hub-Signature-256", &format!("sha256={right}"))),
-        ("another secret's", signed(&format!("sha256={}", signature("another", &body)))),
-        ("an empty secret's", signed(&format!("sha256={}", signature("", &body)))),
-        ("of no body", signed(&format!("sha256={}", signature(SECRET, b"")))),
+        ("another secret's", signed(&format!("sha256={}", signature(b"another", &body)))),
+        ("an empty secret's", signed(&format!("sha256={}", signature(b"", &body)))),
+        ("of no body", signed(&format!("sha256={}", signature(SECRET.as_bytes(), b"")))),
         ("the secret itself", signed(&format!("sha256={SECRET}"))),
         ("Gitea's is wrong beside a right one", gitea().with("X-Gitea-Signature", &zero)),
         ("a wrong one beside Gitea's", gitea().with("X-Hub-Signature-256", &format!("sha256={zero}"))),

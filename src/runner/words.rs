@@ -27,9 +27,10 @@ pub fn last_words(app: &App, instance: &Instance, life: &Life) -> String {
     else {
         return with_lines("it was restarted".to_owned(), &last_lines(app, instance, None));
     };
-    // The journal may have it a moment later than the note.
-    let patience = Deadline::after(JOURNALLED);
-    while app.runner() == Runner::Systemd && patience.sleep(POLL) {
+    // The journal may have it a moment later than the note. Each look costs it more lines, of sudo's: with longer pauses.
+    let (patience, mut pause) = (Deadline::after(JOURNALLED), POLL);
+    while app.runner() == Runner::Systemd && patience.sleep(pause) {
+        pause *= 2;
         let lines = Tail::last_lines(app, instance, SEARCHED_LINES).unwrap_or_default();
         let is_end = |line: &Line| line.source == logfile::OWN && about(&line.text, Some(who)) == exit;
         let started = lines.iter().rposition(|line| is_start(line, Some(who))).unwrap_or(0);
