@@ -153,16 +153,18 @@ fn go_inside() -> ExitCode {
     ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap())
 }
 
-/// Hides the places that are written to behind ones that are gone when this ends.
+/// Hides the places that are written to behind ones that are gone when this ends: in memory, for the engine flushes much.
 fn seclude(place: &Path) {
     let script = r#"
         set -e
         ip link set lo up
+        mount -t tmpfs none "$1"
+        cd "$1"
         mount -t tmpfs none /run
         mkdir -p upper/etc work/etc upper/lib work/lib
         mount -t overlay -o lowerdir=/etc,upperdir=upper/etc,workdir=work/etc none /etc
         mount -t overlay -o lowerdir=/var/lib,upperdir=upper/lib,workdir=work/lib none /var/lib
     "#;
-    let status = Command::new("sh").args(["-c", script]).current_dir(place).status().unwrap();
+    let status = Command::new("sh").args(["-c", script, "sh"]).arg(place).status().unwrap();
     assert!(status.success(), "cannot hide the machine's own places");
 }
