@@ -22,7 +22,7 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::sys::signal::{self, Signal};
 use procfs::Current;
-use procfs::process::FDTarget;
+use procfs::process::{FDTarget, Stat, StatFlags};
 
 /// A process id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -68,7 +68,7 @@ pub struct Process {
 impl Process {
     /// The process that has this id now; None when there is none, or only a zombie is left of it.
     pub fn with_pid(pid: Pid) -> Option<Process> {
-        let stat = procfs::process::Process::new(pid.raw()).ok()?.stat().ok()?;
+        let stat = stat(pid)?;
         // Its first thread may end before the others: only together with them is it gone, and its sockets with it.
         let gone = matches!(stat.state, 'Z' | 'X') && stat.num_threads <= 1;
         (!gone).then_some(Process { pid, start: stat.starttime })
@@ -77,6 +77,12 @@ impl Process {
     /// Whether it still lives.
     pub fn is_alive(self) -> bool {
         Process::with_pid(self.pid) == Some(self)
+    }
+
+    /// Whether it is dying or has gone: it does nothing any more, though the kernel may be giving back what it held for a
+    /// while yet, its memory first, its sockets later.
+    pub fn is_ending(self) -> bool {
+        stat(self.pid).is_none_or(|stat| is_ending(&stat))
     }
 
     /// Sends it a signal, unless it has gone. A process that we may not signal is an error.
@@ -96,6 +102,16 @@ impl Process {
         let started = Duration::from_millis(self.start.saturating_mul(1000) / procfs::ticks_per_second());
         Some(since_boot.saturating_sub(started))
     }
+}
+
+/// How the kernel describes a process; None: it has gone.
+fn stat(pid: Pid) -> Option<Stat> {
+    procfs::process::Process::new(pid.raw()).and_then(|process| process.stat()).ok()
+}
+
+/// What the kernel says of a process that is dying (proc(5), stat field 9).
+fn is_ending(stat: &Stat) -> bool {
+    stat.flags & StatFlags::PF_EXITING.bits() != 0
 }
 
 /// Whether a process's working directory is this one or below it; not for another user's process, or one that has gone.
@@ -119,8 +135,7 @@ pub fn describe(pid: Pid) -> String {
 
 /// The name of a process's program; None: the process has gone.
 pub fn program(pid: Pid) -> Option<String> {
-    let stat = procfs::process::Process::new(pid.raw()).and_then(|process| process.stat());
-    stat.ok().map(|stat| stat.comm)
+    stat(pid).map(|stat| stat.comm)
 }
 
 /// Whether another file has taken the place of the one that a process was started from, as an upgrade does it.
@@ -151,7 +166,7 @@ pub fn memory(processes: &[Process]) -> u64 {
 
 /// Processor time that these processes have used together, and those of their children that have ended and were reaped.
 pub fn processor_time(processes: &[Process]) -> Duration {
-    let stats = processes.iter().filter_map(|one| procfs::process::Process::new(one.pid.raw()).ok()?.stat().ok());
+    let stats = processes.iter().filter_map(|one| stat(one.pid));
     let of_children = |ticks: i64| u64::try_from(ticks).unwrap_or(0);
     let ticks: u64 =
         stats.map(|stat| stat.utime + stat.stime + of_children(stat.cutime) + of_children(stat.cstime)).sum();

@@ -243,8 +243,8 @@ fn is_proxy(owner: Owner) -> bool {
 }
 
 /// The first of the ports that an instance is to have which somebody holds, and who does; None: they are free. Who is just
-/// ending is waited for: one of ours that cannot be seen any more, and whose socket is gone in a moment; or Docker's proxy,
-/// whose container has ended.
+/// ending is waited for: one that is dying, or that we should see and cannot any more, whose socket is gone in a moment; or
+/// Docker's proxy, whose container has ended.
 pub fn holder_of_ports(app: &App, instance: &Instance) -> Result<Option<(Port, Owner)>> {
     for port in planned_ports(app, instance) {
         let holder = holder_of(port)?;
@@ -259,7 +259,11 @@ fn holder_of(port: Port) -> Result<Owner> {
     let patience = Deadline::after(ENDING);
     loop {
         let owner = process::owner(port.number(), None)?;
-        let is_ending = is_proxy(owner) || matches!(owner, Owner::Hidden(uid) if uid == Uid::effective());
+        let is_ending = match owner {
+            Owner::Process(process) => process.is_ending() || is_proxy(owner),
+            Owner::Hidden(uid) => uid == Uid::effective() || Uid::effective().is_root(),
+            Owner::Nobody => false,
+        };
         if !is_ending || !patience.sleep(POLL) {
             return Ok(owner);
         }

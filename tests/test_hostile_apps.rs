@@ -5,6 +5,9 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use cutover::process::{self, Pid, Process};
+use nix::sys::signal::Signal;
+
 use crate::site::{BRISK, Sample, Site, eventually, get, none_lost};
 
 /// A site whose first release is the sample app with this command in front of it, in the shell that becomes the app.
@@ -126,6 +129,33 @@ fn an_app_that_the_kernel_kills_for_its_memory_is_stood_in_for_and_back() {
     let instance = site.status()["instances"][1].clone();
     assert_eq!((&instance["restarts"], &instance["last_exit"]), (&1.into(), &"killed by SIGKILL".into()));
     drop(site);
+}
+
+/// Has a server hold memory that takes the kernel a while to take back: in small pages.
+const HOARDS: &str = r#"
+import mmap
+hoard = mmap.mmap(-1, 400_000_000)
+hoard.madvise(mmap.MADV_NOHUGEPAGE)
+for page in range(0, len(hoard), mmap.PAGESIZE):
+    hoard[page] = 1
+"#;
+
+#[test]
+fn an_app_that_takes_long_to_die_is_waited_for_when_its_supervise_was_killed() {
+    let site = served_by(&format!("{HOARDS}{EATS_MEMORY}"), "");
+    site.run("deploy", &[]).ok();
+    let mut seen_dying = 0;
+    for _ in 0..5 {
+        let pid = Pid::from_raw(site.pid("A"));
+        let process = Process::with_pid(pid).unwrap();
+        Process::with_pid(Pid::from_raw(site.supervise("A"))).unwrap().signal(Signal::SIGKILL).unwrap();
+        // Its memory goes before its sockets do, and with it its environment, by which it is known.
+        eventually("it is dying", || process::environment(pid).is_none_or(|left| left.is_empty()));
+        seen_dying += u32::from(process.is_alive());
+        site.run("start-instance", &["A"]).is(0, "", "");
+        assert_ne!(site.pid("A"), pid.raw());
+    }
+    assert!(seen_dying > 0, "it was always gone at once: this shows nothing");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use procfs::process::{Process as Proc, all_processes};
 
-use super::{Pid, Process};
+use super::{Pid, Process, is_ending, stat};
 
 /// A process and all its descendants, parents first. Empty when it has gone.
 pub fn tree(root: Pid) -> Vec<Process> {
@@ -21,7 +21,8 @@ pub fn tree(root: Pid) -> Vec<Process> {
     found
 }
 
-/// The children of all its threads, youngest first; those that have ended and were not reaped too. The kernel lists them in `/proc/PID/task/TID/children` (proc(5)).
+/// The children of all its threads, youngest first; those that have ended and were not reaped too. The kernel lists them in
+/// `/proc/PID/task/TID/children` (proc(5)).
 pub fn children(pid: Pid) -> Vec<Pid> {
     let Ok(tasks) = Proc::new(pid.raw()).and_then(|process| process.tasks()) else { return Vec::new() };
     let mut found: Vec<Pid> = tasks
@@ -34,11 +35,10 @@ pub fn children(pid: Pid) -> Vec<Pid> {
     found
 }
 
-/// Whether any ancestor of a process runs a program of this name.
+/// Whether any ancestor of a process runs a program of this name; one that is dying runs nothing.
 pub fn is_below(pid: Pid, program: &str) -> bool {
-    let stat = |pid: i32| Proc::new(pid).and_then(|process| process.stat()).ok();
-    let parents = std::iter::successors(stat(pid.raw()), |child| stat(child.ppid));
-    parents.skip(1).any(|parent| parent.comm == program)
+    let parents = std::iter::successors(stat(pid), |child| stat(Pid::from_raw(child.ppid)));
+    parents.skip(1).any(|parent| parent.comm == program && !is_ending(&parent))
 }
 
 /// Those of them that still live.
