@@ -141,6 +141,7 @@ fn deploy(app: &App, attempt: &mut Attempt, turn: &Turn, change: &mut Change, ab
 fn start_afresh(app: &App, turn: &Turn, change: &mut Change, about: &mut About) -> Result<Exit> {
     let deadline = Deadline::after(app.config.deploy.timeout);
     runner::adopt(app, deadline)?;
+    let before = nginx::enabled(app)?;
     if let Some(done) = runner::stand_in(app)? {
         turn.say(done);
     }
@@ -148,11 +149,15 @@ fn start_afresh(app: &App, turn: &Turn, change: &mut Change, about: &mut About) 
         turn.say("nothing is enabled; deploy makes the first release");
         return Ok(Exit::No);
     };
-    let release = source::release_of(app, old)?.with_context(|| format!("cannot reload: {old} has no release"))?;
+    // Also when the standby has just taken its place: that may be of an older one.
+    let current = before.unwrap_or(old);
+    let release = source::release_of(app, current)?;
+    let release = release.with_context(|| format!("cannot reload: {current} has no release"))?;
     let new = app.other(old);
     let differences = runner::differences::of(app, old)?;
     let is_as_configured = differences.as_ref().is_some_and(Vec::is_empty);
-    let has_switched = turn.resumes().is_some_and(|undone| undone.target.as_deref() == Some(old.name()));
+    let has_switched =
+        current == old && turn.resumes().is_some_and(|undone| undone.target.as_deref() == Some(old.name()));
     if is_as_configured && has_switched && runner::healthy(app, old, runner::CHECK).is_ok() {
         turn.say(format_args!("already switched: {old} runs as configured"));
         (about.instance, about.release) = (Some(old.clone()), Some(release.clone()));
@@ -197,10 +202,7 @@ fn cut_over(
 
     // The way back after the cutover: the old instance still runs, the traffic returns to it, and the workers.
     runner::watch(app, turn, new, || {
-        match old {
-            Some(old) => nginx::switch(app, old)?,
-            None => nginx::disconnect(app)?,
-        }
+        nginx::take_back(app, old)?;
         let followed = runner::workers::follow(app, deadline);
         go_back(turn, app, new, &before);
         followed.map(|()| old)
@@ -215,7 +217,7 @@ fn watch_again(app: &App, turn: &Turn, change: &mut Change, enabled: &Instance, 
     change.leads_to(enabled, release);
     runner::watch(app, turn, enabled, || {
         runner::start(app, other, Deadline::after(app.config.deploy.timeout))?;
-        nginx::switch(app, other).map(|()| Some(other))
+        nginx::take_back(app, Some(other)).map(|()| Some(other))
     })?;
     change.step("soak");
     finish(app, turn, other)

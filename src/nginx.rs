@@ -14,14 +14,22 @@ pub use traffic::{Traffic, traffic};
 
 use std::fs;
 use std::io;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
 use crate::app::{App, Instance};
+use crate::deadline::Deadline;
 use crate::durable;
 use crate::outcome::usage;
 
+use confirm::Refusal;
 use marks::Mark;
+
+/// How long workers of the configuration before may still answer after a reload, on a slow machine.
+const HANDOVER: Duration = Duration::from_secs(1);
+/// The pause between two looks for that.
+const POLL: Duration = Duration::from_millis(20);
 
 /// The instance that the enabled link names; None when nothing is enabled yet.
 pub fn enabled(app: &App) -> Result<Option<&Instance>> {
@@ -62,21 +70,39 @@ pub fn switch(app: &App, target: &Instance) -> Result<()> {
             .with_context(|| format!("{}: {}: was install run?", cannot(), link.display()))?;
     }
     let flush = || durable::sync_directory_of(&link).with_context(|| format!("cannot flush {}", link.display()));
-    let Err(reason) = confirm::confirm(app, target).and_then(|()| flush()) else { return Ok(()) };
+    let confirmed = confirm::confirm(app, target).map_err(|refusal| anyhow!("{refusal}"));
+    let Err(reason) = confirmed.and_then(|()| flush()) else { return Ok(()) };
+    point_back(app, before).with_context(|| format!("{}: {reason:#}", cannot()))?;
+    Err(reason.context(cannot()))
+}
+
+/// Takes the traffic back to the instance that had it; None: nobody had. An nginx that does not answer is no reason to leave
+/// it where it must not stay: it goes by the link as soon as it does anything.
+pub fn take_back(app: &App, before: Option<&Instance>) -> Result<()> {
+    point_back(app, before)?;
+    match before.map_or(Ok(()), |old| confirm::confirm(app, old)) {
+        Ok(()) | Err(Refusal::Silent(_)) => Ok(()),
+        Err(refusal) => Err(anyhow!("{refusal}")),
+    }
+}
+
+/// Has the enabled link lead to where it led before.
+fn point_back(app: &App, before: Option<&Instance>) -> Result<()> {
+    let link = app.enabled_link();
     let back = match before {
         Some(old) => durable::swap_link(&link, old.name().as_ref()),
         None => durable::remove_if_there(&link),
     };
-    back.with_context(|| format!("{}: {reason:#}; and {} could not be put back", cannot(), link.display()))?;
+    back.with_context(|| format!("{} could not be put back", link.display()))?;
     // What was not flushed may come back after a power cut; there is nothing better to do about it than to go on.
-    let _ = flush();
-    Err(reason.context(cannot()))
+    let _ = durable::sync_directory_of(&link);
+    Ok(())
 }
 
 /// Fails when somebody else answers on the status port.
 pub fn check_status_port(app: &App) -> Result<()> {
     match confirm::ask(app) {
-        Err(confirm::Refusal::Stranger(reason)) => Err(anyhow!("{reason}")),
+        Err(Refusal::Stranger(reason)) => Err(anyhow!("{reason}")),
         _ => Ok(()),
     }
 }
@@ -88,8 +114,15 @@ pub fn check_count(app: &App) -> Result<()> {
     if app.config.processes() == 1 {
         return Ok(());
     }
-    let lacks = confirm::ask(app).ok().and_then(|answer| answer.lacks(app));
-    lacks.map_or(Ok(()), |lacks| Err(usage(lacks)))
+    // A worker of the configuration before may be about to end.
+    let patience = Deadline::after(HANDOVER);
+    loop {
+        let lacks = confirm::ask(app).ok().and_then(|answer| answer.lacks(app));
+        let Some(lacks) = lacks else { return Ok(()) };
+        if !patience.sleep(POLL) {
+            return Err(usage(lacks));
+        }
+    }
 }
 
 /// Fails when nginx would not go by what [`tell_free_slot`] tells it.
@@ -98,11 +131,6 @@ pub fn check_free_slots(app: &App) -> Result<()> {
     let answer = ask(app)?;
     let knows_all = (0..count).all(|free| answer.knows(Mark::Without { count, free }));
     knows_all.then_some(()).context("nginx does not know yet that processes are replaced: run install again")
-}
-
-/// Enables nothing, as on the first day.
-pub fn disconnect(app: &App) -> Result<()> {
-    durable::remove(&app.enabled_link())
 }
 
 /// Asks nginx what it uses, and what it knows; the error says why there is no answer.

@@ -49,8 +49,10 @@ const POLL: Duration = Duration::from_millis(10);
 const TOLD: Duration = Duration::from_secs(2);
 /// How long supervise may take to write down what it has begun to write down.
 const NOTED: Duration = Duration::from_millis(500);
-/// How long a process that is ending may keep its sockets.
+/// How long somebody may keep a port who may be about to end.
 const ENDING: Duration = Duration::from_secs(5);
+/// How long a process that is dying may keep its sockets: the kernel takes its memory back before.
+const DYING: Duration = Duration::from_secs(60);
 /// What listens in place of a container. Docker ends it a moment after the container.
 const PROXY: &str = "docker-proxy";
 /// What supervise may take beyond the app's own stop_timeout before it is killed itself.
@@ -175,6 +177,10 @@ pub fn start(app: &App, instance: &Instance, deadline: Deadline) -> Result<Durat
     let mut healthy = await_healthy(app, instance, child.as_mut(), 0, patience());
     if healthy.is_err() {
         end(app, instance)?;
+        if let Some(child) = &mut child {
+            // Should it not have come to keep the instance yet, it is not to begin now.
+            let _ = child.kill().and_then(|()| child.wait());
+        }
         if app.runner() == Runner::Compose {
             healthy = healthy.map_err(|error| compose::with_output_kept(app, instance, error));
         }
@@ -198,7 +204,7 @@ fn spawn(app: &App, instance: &Instance, deadline: Deadline) -> Result<Option<Ch
     // What is left of it; and systemd may be about to start it again.
     end(app, instance)?;
     if let Some((port, holder)) = holder_of_ports(app, instance)? {
-        let remedy = if is_proxy(holder) { "; if no container has it (docker ps), restart Docker" } else { "" };
+        let remedy = if is_proxy(app, holder) { "; if no container has it (docker ps), restart Docker" } else { "" };
         bail!("port {port} is held by {}{remedy}", holder.in_words());
     }
     match app.runner() {
@@ -238,8 +244,13 @@ fn check_limits(app: &App) -> Result<()> {
 
 /// Whether it is Docker that holds a port. One that was killed while it started or removed a container may do so for a
 /// container that there is not, until it is restarted.
-fn is_proxy(owner: Owner) -> bool {
-    matches!(owner, Owner::Process(holder) if process::program(holder.pid).as_deref() == Some(PROXY))
+fn is_proxy(app: &App, owner: Owner) -> bool {
+    match owner {
+        Owner::Process(holder) => process::program(holder.pid).as_deref() == Some(PROXY),
+        // It is root's, and shows others its name only.
+        Owner::Hidden(uid) => uid.is_root() && app.runner() == Runner::Compose && process::any_is_program(PROXY),
+        Owner::Nobody => false,
+    }
 }
 
 /// The first of the ports that an instance is to have which somebody holds, and who does; None: they are free. Who is just
@@ -247,7 +258,7 @@ fn is_proxy(owner: Owner) -> bool {
 /// Docker's proxy, whose container has ended.
 pub fn holder_of_ports(app: &App, instance: &Instance) -> Result<Option<(Port, Owner)>> {
     for port in planned_ports(app, instance) {
-        let holder = holder_of(port)?;
+        let holder = holder_of(app, port)?;
         if holder != Owner::Nobody {
             return Ok(Some((port, holder)));
         }
@@ -255,16 +266,16 @@ pub fn holder_of_ports(app: &App, instance: &Instance) -> Result<Option<(Port, O
     Ok(None)
 }
 
-fn holder_of(port: Port) -> Result<Owner> {
-    let patience = Deadline::after(ENDING);
+fn holder_of(app: &App, port: Port) -> Result<Owner> {
+    let (ending, dying) = (Deadline::after(ENDING), Deadline::after(DYING));
     loop {
         let owner = process::owner(port.number(), None)?;
-        let is_ending = match owner {
-            Owner::Process(process) => process.is_ending() || is_proxy(owner),
-            Owner::Hidden(uid) => uid == Uid::effective() || Uid::effective().is_root(),
-            Owner::Nobody => false,
+        let patience = match owner {
+            Owner::Process(process) if process.is_ending() => Some(dying),
+            Owner::Hidden(uid) if uid == Uid::effective() || Uid::effective().is_root() => Some(ending),
+            owner => is_proxy(app, owner).then_some(ending),
         };
-        if !is_ending || !patience.sleep(POLL) {
+        if !patience.is_some_and(|patience| patience.sleep(POLL)) {
             return Ok(owner);
         }
     }
@@ -420,10 +431,11 @@ pub fn stand_in(app: &App) -> Result<Option<String>> {
         return Ok(Some(format!("{serving} runs already: it is enabled")));
     };
     let standby = app.other(enabled);
-    let Err(seen) = up(app, enabled, CHECK) else { return Ok(None) };
-    if healthy(app, standby, CHECK).is_err() {
+    if up(app, enabled, CHECK).is_ok() || healthy(app, standby, CHECK).is_err() {
         return Ok(None);
     }
+    // One answer that comes late says little of an instance that serves.
+    let Err(seen) = up(app, enabled, CHECK) else { return Ok(None) };
     connect(app, standby, Deadline::after(app.config.deploy.timeout))?;
     Ok(Some(format!("{enabled} is enabled but not healthy ({seen}); its standby {standby} takes its place")))
 }
@@ -433,10 +445,7 @@ pub fn connect(app: &App, target: &Instance, deadline: Deadline) -> Result<()> {
     let before = nginx::enabled(app)?;
     nginx::switch(app, target)?;
     workers::follow(app, deadline).or_else(|error| {
-        match before {
-            Some(before) => nginx::switch(app, before)?,
-            None => nginx::disconnect(app)?,
-        }
+        nginx::take_back(app, before)?;
         workers::follow(app, deadline).with_context(|| format!("{error:#}; and the way back failed"))?;
         Err(error)
     })

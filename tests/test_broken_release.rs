@@ -3,10 +3,14 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::process::Stdio;
 
+use cutover::process::{self, Pid, Process};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::load::{Load, Report};
+use crate::ran::Ran;
 use crate::site::{BRISK, Sample, Site, eventually, none_lost, samples};
 
 /// What each instance must still be after a failed deploy: everything that `status` tells, but for what passes by itself.
@@ -81,7 +85,7 @@ fn is_refused(behaviour: &str, configuration: &str, code: i32, reasons: &[&str])
     none_lost(&served.recovers());
 }
 
-const IMPATIENT: &str = "[health]\ntimeout = \"2s\"\n";
+const IMPATIENT: &str = "[health]\ntimeout = \"4s\"\n";
 
 #[test]
 fn a_release_that_exits_at_start_is_refused() {
@@ -91,7 +95,7 @@ fn a_release_that_exits_at_start_is_refused() {
 
 #[test]
 fn a_release_that_never_listens_is_refused() {
-    is_refused("deaf", IMPATIENT, 124, &["cannot start A: not healthy within 2", "connection refused"]);
+    is_refused("deaf", IMPATIENT, 124, &["cannot start A: not healthy within 4", "connection refused"]);
 }
 
 #[test]
@@ -106,17 +110,17 @@ fn a_release_that_redirects_to_a_login_page_is_refused() {
 
 #[test]
 fn a_release_that_never_answers_is_refused() {
-    is_refused("hang", IMPATIENT, 124, &["cannot start A: not healthy within 2", "no answer within"]);
+    is_refused("hang", IMPATIENT, 124, &["cannot start A: not healthy within 4", "no answer within"]);
 }
 
 #[test]
 fn a_release_that_takes_too_long_to_listen_is_refused() {
-    is_refused("slow 40", IMPATIENT, 124, &["cannot start A: not healthy within 2", "connection refused"]);
+    is_refused("slow 40", IMPATIENT, 124, &["cannot start A: not healthy within 4", "connection refused"]);
 }
 
 #[test]
 fn a_release_that_takes_too_long_to_be_ready_is_refused() {
-    is_refused("ready 40", IMPATIENT, 124, &["cannot start A: not healthy within 2", "status 503: starting"]);
+    is_refused("ready 40", IMPATIENT, 124, &["cannot start A: not healthy within 4", "status 503: starting"]);
 }
 
 #[test]
@@ -219,6 +223,25 @@ server.serve(int(os.environ["PORT"]))
 threading.Event().wait()
 "#;
 
+/// The Python sample, whose second and fourth answer to the health check come late: it writes down which.
+const LATE: &str = r#"import itertools, os, threading, time, server
+
+CHECKS = itertools.count(1)
+
+class Late(server.Handler):
+    def respond(self):
+        check = next(CHECKS) if self.path == "/headers" else 0
+        if check in (2, 4):
+            with open("../../late", "a") as late:
+                late.write(f"{check} ")
+            time.sleep(6)
+        super().respond()
+
+server.Handler = Late
+server.serve(int(os.environ["PORT"]))
+threading.Event().wait()
+"#;
+
 #[test]
 fn a_release_that_falls_ill_after_the_cutover_is_rolled_back_without_a_loss() {
     let run = "[run]\ncommand = \"if [ -e ill.py ]; then exec python3 ill.py; else exec ./app; fi\"\n";
@@ -234,6 +257,42 @@ fn a_release_that_falls_ill_after_the_cutover_is_rolled_back_without_a_loss() {
     let report = load.stop();
     assert!(report.bodies["v2"] > 0, "v2 never served");
     none_lost(&report);
+}
+
+#[test]
+fn one_answer_that_comes_late_is_no_reason_to_go_back() {
+    let run = "[run]\ncommand = \"if [ -e late.py ]; then exec python3 late.py; else exec ./app; fi\"\n";
+    let site = Site::new(Sample::Static, &format!("{run}[health]\npath = \"/headers\"\n{BRISK}"));
+    site.run("deploy", &[]).ok();
+    let load = site.load();
+    fs::write(site.source().join("late.py"), LATE).unwrap();
+    fs::copy(samples().join("python/server.py"), site.source().join("server.py")).unwrap();
+    site.commit("v2", "");
+    site.run("deploy", &[]).ok();
+    // The next deploy finds it late once more.
+    let again = site.run("deploy", &[]);
+    again.masked(&site).is(0, "", "deploy: already current: B runs RELEASE\n");
+    assert_eq!(fs::read_to_string(site.home.join("late")).unwrap(), "2 4 ");
+    none_lost(&load.stop());
+}
+
+#[test]
+fn an_nginx_that_does_not_answer_does_not_keep_a_release_that_dies() {
+    let site = Site::new(Sample::Static, BRISK);
+    site.run("deploy", &[]).ok();
+    site.reconfigure("soak = \"100ms\"", "soak = \"60s\"");
+    site.commit("v2", "");
+    let deploy = site.tool("deploy", &[]).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("B is being watched", || site.status()["change"]["doing"] == "watching B");
+    let master = fs::read_to_string(site.home.join("nginx/nginx.pid")).unwrap();
+    let nginx = process::tree(Pid::from_raw(master.trim().parse().unwrap()));
+    nginx.iter().for_each(|one| one.signal(Signal::SIGSTOP).unwrap());
+    Process::with_pid(Pid::from_raw(site.pid("B"))).unwrap().signal(Signal::SIGKILL).unwrap();
+    let ran = Ran::of(&deploy.wait_with_output().unwrap());
+    nginx.iter().for_each(|one| one.signal(Signal::SIGCONT).unwrap());
+    ran.fails(4, &["B died after the cutover: killed by SIGKILL; A is enabled again"]);
+    assert_eq!(site.run("enabled-instance", &[]).ok(), "A\n");
+    assert_eq!(site.get("/"), (200, "v1\n".to_owned()));
 }
 
 #[test]

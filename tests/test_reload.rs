@@ -58,6 +58,23 @@ fn new_variables_take_effect_and_are_told_by_name() {
 }
 
 #[test]
+fn what_the_standby_stands_in_for_is_started_afresh_and_not_the_standbys_release() {
+    let site = Site::new(Sample::Static, BRISK);
+    site.run("deploy", &[]).ok();
+    site.commit("v2", "");
+    site.run("deploy", &[]).ok();
+    let stopped = site.pid("B");
+    site.shell(&format!("kill -STOP {stopped}")).ok();
+    let ran = site.run("reload", &[]);
+    site.shell(&format!("kill -CONT {stopped} || true")).ok();
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stderr.starts_with("reload: B is enabled but not healthy (no answer within "), "{ran:?}");
+    assert!(ran.stderr.contains("; its standby A takes its place\n"), "{ran:?}");
+    assert_eq!((site.get("/").1, site.run("enabled-instance", &[]).ok()), ("v2\n".to_owned(), "B\n".to_owned()));
+    assert_ne!(site.pid("B"), stopped);
+}
+
+#[test]
 fn what_does_not_start_leaves_the_service_as_it_was() {
     let site = Site::new(Sample::Static, BRISK);
     site.run("deploy", &[]).ok();

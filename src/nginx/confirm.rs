@@ -4,9 +4,8 @@ use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
-
-use anyhow::{Result, anyhow};
 
 use super::marks::Mark;
 use crate::app::{App, Instance};
@@ -17,6 +16,10 @@ use crate::http;
 const ANSWER: Duration = Duration::from_secs(2);
 /// How long an nginx that is just restarting is waited for.
 const RESTART: Duration = Duration::from_secs(1);
+/// The pause between two questions.
+const POLL: Duration = Duration::from_millis(20);
+/// How often one is asked at least that is so slow that no answer comes.
+const TIMES: u32 = 5;
 
 /// What nginx says of itself.
 pub struct Answer {
@@ -48,11 +51,13 @@ pub enum Refusal {
     Silent(String),
     /// Somebody else answered on it.
     Stranger(String),
+    /// It uses another instance than it should.
+    Elsewhere(String),
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Refusal::Silent(reason) | Refusal::Stranger(reason)) = self;
+        let (Refusal::Silent(reason) | Refusal::Stranger(reason) | Refusal::Elsewhere(reason)) = self;
         f.write_str(reason)
     }
 }
@@ -79,18 +84,23 @@ pub fn ask(app: &App) -> Result<Answer, Refusal> {
     Ok(Answer { instance, configuration: header("cutover-configuration"), marks: header("cutover-marks") })
 }
 
-/// Makes sure that nginx uses `target`. An nginx that does not answer is given a moment, in case it is restarting.
-pub fn confirm(app: &App, target: &Instance) -> Result<()> {
+/// Makes sure that nginx uses `target`. An nginx that does not answer is given a moment, in case it is restarting, and a
+/// few more when it is only slow.
+pub fn confirm(app: &App, target: &Instance) -> Result<(), Refusal> {
     let patience = Deadline::after(RESTART);
+    let mut asked = 0;
     loop {
         match ask(app) {
             Ok(answer) if answer.instance == target.name() => return Ok(()),
-            Ok(answer) => return Err(anyhow!("nginx still uses {}: {}", answer.instance, diagnose(app))),
-            Err(Refusal::Stranger(reason)) => return Err(anyhow!("{reason}")),
-            Err(Refusal::Silent(reason)) if !patience.sleep(Duration::from_millis(20)) => {
-                return Err(anyhow!("{reason}"));
+            Ok(answer) => {
+                let reason = format!("nginx still uses {}: {}", answer.instance, diagnose(app));
+                return Err(Refusal::Elsewhere(reason));
             }
-            Err(Refusal::Silent(_)) => {}
+            Err(Refusal::Silent(_)) if asked < TIMES || !patience.passed() => {
+                asked += 1;
+                thread::sleep(POLL);
+            }
+            Err(refusal) => return Err(refusal),
         }
     }
 }
