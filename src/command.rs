@@ -169,8 +169,7 @@ fn wait(child: &mut Child, name: &str, deadline: Deadline) -> Result<ExitStatus>
             return Ok(status);
         }
         if !deadline.sleep(POLL) {
-            process::kill_tree(process::Pid::of(child));
-            let _ = child.wait();
+            process::end_leashed(child);
             return Err(timed_out(format!("{name} did not end in time and was killed")));
         }
     }

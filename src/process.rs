@@ -6,7 +6,7 @@ mod socket;
 mod spawn;
 mod tree;
 
-pub use leash::{LET_END, Until};
+pub use leash::{LET_END, Until, end_leashed};
 pub use socket::{End, Owner, connections, owner};
 pub use spawn::{Bond, Limits, isolate, limit, release_startup_code};
 pub use tree::{children, is_below, kill_tree, living, tree, with_environment};

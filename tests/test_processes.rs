@@ -96,6 +96,14 @@ fn an_app_gets_the_same_environment_and_nothing_else_whoever_calls() {
     }
 }
 
+#[test]
+fn a_caller_that_ignores_the_end_of_its_children_gets_its_deploy() {
+    let site = Site::new(Sample::Static, BRISK);
+    let ignores = "import os, signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execvp('deploy', ['deploy'])";
+    site.shell(&format!("timeout 60 python3 -c \"{ignores}\"")).ok();
+    assert_eq!(site.get("/").1, "v1\n");
+}
+
 /// Checks what a process has besides its environment.
 fn is_on_its_own(site: &Site, app: i32, supervise: i32, caller: &str) {
     let release = fs::canonicalize(site.home.join("instances/A")).unwrap();

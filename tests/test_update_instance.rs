@@ -1,6 +1,8 @@
 //! update-instance: a release is made and an instance has it; stdout is the release and nothing else.
 
 use std::fs;
+use std::thread;
+use std::time::Duration;
 
 use crate::site::{BRISK, Ran, Sample, Site, explains_itself};
 
@@ -168,12 +170,39 @@ fn a_build_that_fails_is_quoted_and_leaves_the_instance_as_it_was() {
 
 #[test]
 fn a_build_that_takes_too_long_is_ended_with_all_it_started() {
-    let build = "[build]\ncommand = \"echo linking; sleep 600 & sleep 600\"\ntimeout = \"300ms\"\n";
+    let build = "[build]\ncommand = \"echo linking; sleep 600 & sleep 600\"\ntimeout = \"2s\"\n";
     let site = Site::new(Sample::Static, &format!("{build}{BRISK}"));
     let before = site.processes();
     let ran = site.run("update-instance", &["A"]);
     ran.fails(124, &["sh did not end in time and was killed: linking (all of it: "]);
     assert_eq!(site.processes(), before);
+}
+
+/// A program that is another process each time one looks, and says that it is still there.
+const CHAIN: &str = r#"
+import os, time
+said = open(os.path.abspath("../../chain"), "a", buffering=1)
+end = time.monotonic() + 10
+while time.monotonic() < end:
+    said.write("here\n")
+    if os.fork():
+        os._exit(0)
+"#;
+
+#[test]
+fn a_build_that_forks_again_and_again_is_ended_when_its_time_is_up() {
+    let build =
+        "[build]\ncommand = \"for n in 1 2 3 4 5 6 7 8; do python3 chain.py & done; sleep 600\"\ntimeout = \"1s\"\n";
+    let site = Site::new(Sample::Static, &format!("{build}{BRISK}"));
+    fs::write(site.source().join("chain.py"), CHAIN).unwrap();
+    site.commit("v1", "");
+    site.run("update-instance", &["A"]).fails(124, &["sh did not end in time and was killed"]);
+    let said = || fs::metadata(site.home.join("chain")).unwrap().len();
+    let ended = said();
+    assert!(ended > 0);
+    // Long enough for a hundred more.
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(said(), ended);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::process::Child;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,12 +15,14 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork, getppid};
 
-use super::{Pid, tree};
+use super::{Pid, Process, kill_tree, tree};
 
 /// What the kernel tells the leash when its parent has ended.
 const PARENT_ENDED: Signal = Signal::SIGHUP;
 /// Says to a leash that its program was asked to end: all that it started may take as long as it needs.
 pub const LET_END: Signal = Signal::SIGUSR1;
+/// Asks a leash to end all that its program started, and itself. Killing it first would leave them to nobody.
+const END_ALL: Signal = Signal::SIGUSR2;
 /// How long processes that do not die (stuck in the kernel, or another user's) are killed again and again.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The pause between two rounds of killing.
@@ -49,6 +52,18 @@ pub fn put(parent: Pid, until: Until) -> io::Result<()> {
     }
 }
 
+/// Ends a program with all that it started, by its leash; a leash that does not do so is killed.
+pub fn end_leashed(leash: &mut Child) {
+    let _ = Process::with_pid(Pid::of(leash)).map(|process| process.signal(END_ALL));
+    let began = Instant::now();
+    while matches!(leash.try_wait(), Ok(None)) {
+        if began.elapsed() > 2 * PATIENCE {
+            kill_tree(Pid::of(leash));
+        }
+        thread::sleep(ROUND);
+    }
+}
+
 fn hold(parent: Pid, program: Pid, until: Until) -> ! {
     super::spawn::close_descriptors();
     let _ = prctl::set_name(c"leash");
@@ -56,6 +71,7 @@ fn hold(parent: Pid, program: Pid, until: Until) -> ! {
     wakes.add(Signal::SIGCHLD);
     wakes.add(PARENT_ENDED);
     wakes.add(LET_END);
+    wakes.add(END_ALL);
     let (mut ended, mut was_asked) = (None, false);
     loop {
         // Asked each time: the same signal may have been meant for the app.
@@ -72,7 +88,10 @@ fn hold(parent: Pid, program: Pid, until: Until) -> ! {
             }
             end_like(status);
         }
-        was_asked |= wakes.wait() == Ok(LET_END);
+        match wakes.wait() {
+            Ok(END_ALL) => end_all(),
+            woken => was_asked |= woken == Ok(LET_END),
+        }
     }
 }
 

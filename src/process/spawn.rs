@@ -31,6 +31,8 @@ pub enum Bond {
 /// caller's descriptors but the three standard streams: SSM's agent, for one, waits for every copy of its pipes to close.
 pub fn isolate(command: &mut Command, bond: Bond) {
     let parent = Pid::own();
+    // Who was started with it ignored would never hear how a child has ended (wait(2)), nor would the leash.
+    reset_signal(libc::SIGCHLD);
     // SAFETY: what runs between fork and exec makes system calls and takes no lock of this program's; the memory that the
     // leash allocates later is its own, and the C library's fork leaves its allocator usable.
     unsafe {
