@@ -26,7 +26,7 @@ const ONEOFF: &str = "com.docker.compose.oneoff";
 const PASSED_ON: [&str; 4] = ["HOME", "USER", "LOGNAME", "PATH"];
 
 /// How long Compose may take to read its file.
-const READING: std::time::Duration = std::time::Duration::from_secs(30);
+const READING: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// The project.
 pub struct Project<'a> {

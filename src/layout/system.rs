@@ -260,7 +260,8 @@ pub fn take_away(app: &App, files: &[PathBuf]) -> Result<Vec<PathBuf>> {
     stopped.sort_by_key(|part| part.kind != Kind::Waiting);
     let stopped: Vec<String> = stopped.into_iter().flat_map(|part| units_of(app, &part.file, part.kind)).collect();
     if is_booted() && !stopped.is_empty() {
-        systemctl(std::iter::once("stop".to_owned()).chain(stopped.clone()))?;
+        let patience = app.config.run.stop_timeout + PATIENCE;
+        systemctl_within(patience, std::iter::once("stop".to_owned()).chain(stopped.clone()))?;
     }
     let links = ours.iter().flat_map(|part| {
         let of_docker = app.wants_link("docker.service", &part.file);
@@ -280,6 +281,10 @@ pub fn take_away(app: &App, files: &[PathBuf]) -> Result<Vec<PathBuf>> {
 }
 
 fn systemctl(arguments: impl IntoIterator<Item = String>) -> Result<String> {
-    let run = Run::new(&command::find("systemctl")?, arguments).output(Deadline::after(PATIENCE));
+    systemctl_within(PATIENCE, arguments)
+}
+
+fn systemctl_within(patience: Duration, arguments: impl IntoIterator<Item = String>) -> Result<String> {
+    let run = Run::new(&command::find("systemctl")?, arguments).output(Deadline::after(patience));
     run.map(|output| output.stdout).context("cannot talk to systemd")
 }

@@ -25,8 +25,10 @@ const ON_PUSH: &str = "on-push";
 const AT_ONCE: usize = 32;
 /// The pause after a connection that could not be accepted or served, as when there are too many open files.
 const RECOVERY: Duration = Duration::from_millis(100);
-/// How long a listener may take to be there, or to be gone.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a listener may take to be there.
+const STARTING: Duration = Duration::from_secs(30);
+/// How long one may take to be gone before it is killed.
+const ENDING: Duration = Duration::from_secs(5);
 /// The pause between two looks for that.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -104,7 +106,7 @@ pub fn adjust(app: &App) -> Result<Option<String>> {
     let log = app.push_log();
     let arguments = ["--home".into(), app.home().as_os_str().to_owned(), "--listen".into(), address.to_string().into()];
     let mut child = command::detach(&app.bin().join(ON_PUSH), arguments, logfile::open(&log)?)?;
-    let patience = Deadline::after(PATIENCE);
+    let patience = Deadline::after(STARTING);
     while lock::holder(&app.listener_lock())?.is_none_or(|(_, note)| note.is_empty()) {
         let ended = child.try_wait().context("cannot wait for on-push")?;
         if ended.is_some() || !patience.sleep(POLL) {
@@ -117,9 +119,11 @@ pub fn adjust(app: &App) -> Result<Option<String>> {
 
 /// Ends the listener, if there is one. Requests that are being served are served.
 pub fn end(app: &App) -> Result<()> {
-    let patience = Deadline::after(PATIENCE);
-    while let Some((pid, _)) = lock::holder(&app.listener_lock())? {
-        let Some(listener) = Process::with_pid(pid) else { break };
+    let Some((pid, _)) = lock::holder(&app.listener_lock())? else { return Ok(()) };
+    let Some(listener) = Process::with_pid(pid) else { return Ok(()) };
+    let patience = Deadline::after(ENDING);
+    // Its port outlives its lock.
+    while listener.is_alive() {
         listener.signal(if patience.passed() { Signal::SIGKILL } else { Signal::SIGTERM })?;
         thread::sleep(POLL);
     }

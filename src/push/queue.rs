@@ -20,8 +20,9 @@ use crate::process::Pid;
 
 /// How many deliveries are remembered.
 const REMEMBERED: usize = 1000;
-/// How long the queue may be somebody else's: whoever has it writes two small files.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the queue may be somebody else's: whoever has it writes two small files, on a disk that may be slow. It is less
+/// than systemd gives a request.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The pauses after a deploy that could not be begun.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(5);

@@ -109,13 +109,15 @@ pub fn supervise(app: &App, instance: &Instance) -> Result<()> {
     if app.runner() == Runner::Compose {
         return Err(usage(format!("cannot supervise {instance}: Docker keeps containers running")));
     }
+    // Before anybody can know of us and send one.
+    let signals = receive_signals()?;
     let path = app.instance_lock(instance);
     let lock = Lock::take(&path)?.ok_or_else(|| {
         let holder = lock::holder(&path).ok().flatten().map_or_else(String::new, |(pid, _)| format!(" by pid {pid}"));
         failure(Exit::Busy, format!("cannot supervise {instance}: it is already supervised{holder}"))
     })?;
     prctl::set_child_subreaper(true).context("cannot become the reaper of the app's processes")?;
-    let mut keeper = Keeper::new(app, instance, lock)?;
+    let mut keeper = Keeper::new(app, instance, lock, signals)?;
     let ports = keeper.ports();
     let listed: Vec<String> = ports.iter().map(Port::to_string).collect();
     let on = if listed.len() > 1 { "ports" } else { "port" };
@@ -124,6 +126,14 @@ pub fn supervise(app: &App, instance: &Instance) -> Result<()> {
     keeper.start_all()?;
     tell_when_ready(app, ports);
     keeper.run()
+}
+
+/// From now on, signals wait until they are asked for.
+fn receive_signals() -> Result<SignalFd> {
+    let handled = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD, WORKERS_MOVED]);
+    handled.thread_block().context("cannot block signals")?;
+    let signals = SignalFd::with_flags(&handled, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC);
+    signals.context("cannot receive signals")
 }
 
 /// Tells systemd, if it was systemd that started us, as soon as the app is healthy: until then its start takes.
@@ -176,14 +186,9 @@ struct Keeper<'a> {
 }
 
 impl<'a> Keeper<'a> {
-    fn new(app: &'a App, instance: &'a Instance, lock: Lock) -> Result<Keeper<'a>> {
+    fn new(app: &'a App, instance: &'a Instance, lock: Lock, signals: SignalFd) -> Result<Keeper<'a>> {
         let count = app.config.processes();
         let output = Output::of(app, instance, count > 1 || !app.config.workers.is_empty())?;
-        let handled = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD, WORKERS_MOVED];
-        let handled = SigSet::from_iter(handled);
-        handled.thread_block().context("cannot block signals")?;
-        let signals = SignalFd::with_flags(&handled, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC);
-        let signals = signals.context("cannot receive signals")?;
         let members = (0..count).map(|index| Kept::new(Member::Process { index, slot: index })).collect();
         let replacement = Replacement::new(app);
         let (place, settings) = (Place::default(), differences::settings(app));

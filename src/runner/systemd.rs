@@ -3,6 +3,7 @@
 //! systemd takes orders from root only. `install` grants the app's user these few through sudo, argument by argument.
 
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::unistd::Uid;
@@ -12,6 +13,9 @@ use crate::app::{App, Instance};
 use crate::command::{self, Run};
 use crate::deadline::Deadline;
 use crate::process::{self, Bond};
+
+/// What systemd, and sudo before it, may take beyond the time that a unit has.
+const SYSTEMD_SLACK: Duration = Duration::from_secs(30);
 
 /// What root does for the app's user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +82,7 @@ impl Order {
 
     fn give(self, app: &App, instance: &Instance) -> Result<()> {
         let (program, arguments) = self.words(app, instance)?;
-        let patience = app.config.run.stop_timeout + 2 * SUPERVISE_SLACK;
+        let patience = app.config.run.stop_timeout + 2 * SUPERVISE_SLACK + SYSTEMD_SLACK;
         Run::new(&program, arguments).output(Deadline::after(patience)).map(drop)
     }
 }
