@@ -104,7 +104,7 @@ impl Server {
 
     /// What nginx answers.
     pub fn served(&self) -> String {
-        self.run("curl --silent --max-time 5 http://127.0.0.1/").ok()
+        self.run("curl --silent --max-time 30 http://127.0.0.1/").ok()
     }
 }
 

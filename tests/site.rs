@@ -406,12 +406,12 @@ pub fn none_lost(report: &Report) {
     assert_eq!(report.failed(), 0, "{report}: {:#?}", report.quoted().collect::<Vec<_>>());
 }
 
-/// Polls until something holds; fails the test after ten seconds.
+/// Polls until something holds; fails the test after a minute, which is long for a machine that is busy with much else.
 #[track_caller]
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !holds() {
-        assert!(Instant::now() < deadline, "not within ten seconds: {what}");
+        assert!(Instant::now() < deadline, "not within a minute: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -147,7 +147,7 @@ impl Point {
             Point::Building => fs::write(site.source().join("HOLD"), "").unwrap(),
             Point::Starting => drop(fs::remove_file(site.source().join("HOLD"))),
         }
-        site.commit(version, if matches!(self, Point::Building) { "" } else { "slow 2" });
+        site.commit(version, if matches!(self, Point::Building) { "" } else { "slow 4" });
     }
 
     fn await_it(self, site: &Site) {

@@ -204,7 +204,7 @@ fn hooks_that_cannot_be_run_are_told_before_anything_is_begun() {
 #[test]
 fn a_hook_has_a_deadline_and_ends_with_the_deploy() {
     let site = recording();
-    site.write_config(&format!("{BRISK}[hooks]\ntimeout = \"300ms\"\n"));
+    site.write_config(&format!("{BRISK}[hooks]\ntimeout = \"3s\"\n"));
     site.install(&[]).ok();
     hook(&site, "before-connect", "sleep 600 & sleep 600");
     site.commit("v2", "");

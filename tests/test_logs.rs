@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
@@ -131,13 +132,17 @@ fn of_a_log_that_grows_while_it_begins_to_follow_each_line_comes_once() {
     for round in 1..=3 {
         let mut log = fs::File::create(&path).unwrap();
         writeln!(log, "0").unwrap();
+        let is_over = AtomicBool::new(false);
         thread::scope(|scope| {
             // Fast enough for a line to come within any of its steps.
-            scope.spawn(|| (1..100_000).for_each(|number| log.write_all(format!("{number}\n").as_bytes()).unwrap()));
+            let mut numbers = (1..5_000_000).take_while(|_| !is_over.load(Ordering::Relaxed));
+            scope
+                .spawn(move || numbers.try_for_each(|number| log.write_all(format!("{number}\n").as_bytes())).unwrap());
             let (mut follower, lines) = follow(&site, &["-f", "A", "-n", "20"]);
             let came: Vec<u64> = (0..500).map(|_| next(&lines).parse().unwrap()).collect();
             follower.kill().unwrap();
             follower.wait().unwrap();
+            is_over.store(true, Ordering::Relaxed);
             let broken = came.windows(2).find(|pair| pair[1] != pair[0] + 1);
             assert_eq!(broken, None, "round {round}");
         });
@@ -165,5 +170,5 @@ pub fn follow(site: &Site, arguments: &[&str]) -> (Child, Receiver<String>) {
 /// The next line of a running `logs`.
 #[track_caller]
 pub fn next(lines: &Receiver<String>) -> String {
-    lines.recv_timeout(Duration::from_secs(10)).expect("a line within ten seconds")
+    lines.recv_timeout(Duration::from_secs(60)).expect("a line within a minute")
 }

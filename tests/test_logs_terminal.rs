@@ -66,7 +66,7 @@ fn what_an_app_prints_does_not_get_hold_of_the_terminal() {
     let expected =
         "red \u{fffd}]0;title\u{fffd} tab\tnul\u{fffd} back\u{fffd} c1\u{fffd}2J half\u{fffd}line\n\u{fffd}c\u{fffd}\n";
     assert_eq!(on_terminal(&site, "NO_COLOR=1 logs A"), expected);
-    for logs in ["logs", "logs A -t", "logs --build", "logs --deploys", "timeout 1 logs -f A; true"] {
+    for logs in ["logs", "logs A -t", "logs --build", "logs --deploys", "timeout 5 logs -f A; true"] {
         let shown = on_terminal(&site, &format!("NO_COLOR=1; export NO_COLOR; {logs}"));
         assert_eq!(shown.lines().count(), 2, "{shown:?}");
         assert!(!shown.contains(|c: char| c.is_control() && c != '\n' && c != '\t'), "{logs}: {shown:?}");

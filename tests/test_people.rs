@@ -47,7 +47,7 @@ fn watched<T>(site: &Site, work: impl FnOnce() -> T) -> (T, Vec<String>) {
 
 #[test]
 fn of_twenty_deploys_at_once_one_runs_and_the_others_give_up() {
-    let site = served("[deploy]\nsoak = \"2s\"\n");
+    let site = served("[deploy]\nsoak = \"5s\"\n");
     let load = site.load();
     let (all, seen) = watched(&site, || {
         let first = begun(&site, "deploy", &[]);
@@ -82,7 +82,7 @@ fn twenty_deploys_that_wait_follow_in_turn_and_find_nothing_left_to_do() {
 #[test]
 fn a_deploy_during_bootup_gives_up_and_a_bootup_during_a_deploy_waits() {
     let site = served("[health]\ntimeout = \"20s\"\n[deploy]\nsoak = \"100ms\"\n");
-    site.commit("v2", "ready 1.5");
+    site.commit("v2", "ready 4");
     site.run("deploy", &[]).ok();
     site.run("stop-instance", &["--force"]).ok();
     let bootup = begun(&site, "bootup", &[]);
@@ -91,7 +91,7 @@ fn a_deploy_during_bootup_gives_up_and_a_bootup_during_a_deploy_waits() {
     assert_eq!(ended(bootup).code, 0);
     site.run("deploy", &[]).ok();
 
-    site.commit("v3", "ready 1.5");
+    site.commit("v3", "ready 4");
     let deploy = begun(&site, "deploy", &[]);
     eventually("deploy has the lock", || site.status()["change"]["tool"] == "deploy");
     let bootup = ended(begun(&site, "bootup", &[]));
@@ -102,7 +102,7 @@ fn a_deploy_during_bootup_gives_up_and_a_bootup_during_a_deploy_waits() {
 #[test]
 fn a_stop_during_a_start_gives_up_or_waits() {
     let site = served(BRISK);
-    site.commit("v2", "ready 1.5");
+    site.commit("v2", "ready 4");
     site.run("update-instance", &["B"]).ok();
     let start = begun(&site, "start-instance", &["B"]);
     eventually("start-instance has the lock", || site.status()["change"]["doing"] == "starting B");
@@ -152,7 +152,7 @@ fn with_the_clock_set_back_a_new_release_is_kept_and_gone_back_to() {
 #[test]
 fn a_home_may_move_once_it_is_installed_again() {
     let mut site = served(BRISK);
-    site.shell("stop-instance --force A; kill $(cat .shop/nginx/nginx.pid)").ok();
+    site.shell("stop-instance --force A; kill $(cat .shop/nginx/nginx.pid); while [ -e .shop/nginx/nginx.pid ]; do sleep 0.05; done").ok();
     let moved = site.directory.path().join(".moved");
     fs::rename(&site.home, &moved).unwrap();
     site.home = moved;

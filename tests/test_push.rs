@@ -387,6 +387,9 @@ fn the_listener_serves_so_many_at_once_and_the_others_when_those_are_done() {
     eventually("it is seen", || site.has_worked_off());
 }
 
+/// nginx closes a connection after a thousand.
+const REQUESTS_OF_A_CONNECTION: u32 = 500;
+
 /// A thousand requests a second that somebody has made up, on connections of their own. Counts how many were answered with
 /// each status: 401, 429, others.
 fn flood(site: &Site, ends: &AtomicBool, counts: &[AtomicU32; 3]) {
@@ -396,7 +399,13 @@ fn flood(site: &Site, ends: &AtomicBool, counts: &[AtomicU32; 3]) {
             scope.spawn(|| {
                 let mut pace = Instant::now();
                 let mut connection = None::<TcpStream>;
-                while !ends.load(Ordering::Relaxed) {
+                for made in 1.. {
+                    if ends.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    if made % REQUESTS_OF_A_CONNECTION == 0 {
+                        connection = None;
+                    }
                     pace += Duration::from_millis(10);
                     thread::sleep(pace.saturating_duration_since(Instant::now()));
                     let stream = connection.get_or_insert_with(|| TcpStream::connect(site.address()).unwrap());

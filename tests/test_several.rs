@@ -157,7 +157,7 @@ fn a_release_of_which_one_process_dies_in_the_soak_is_rolled_back() {
     site.run("deploy", &[]).ok();
     let load = site.load();
     site.reconfigure("soak = \"100ms\"", "soak = \"3s\"");
-    let crash = "test $PROCESS_INDEX = 1 && { (sleep 1; kill $$) & }; exec ./app";
+    let crash = "test $PROCESS_INDEX = 1 && { (until [ $(readlink ../../state/enabled) = B ]; do sleep 0.05; done; sleep 1; kill $$) & }; exec ./app";
     site.reconfigure("exec ./app", crash);
     site.commit("v2", "");
     site.run("deploy", &[]).fails(4, &["B died after the cutover: 1: killed by SIGTERM", "A is enabled again"]);

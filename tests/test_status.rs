@@ -132,7 +132,7 @@ fn two_hung_instances_cost_one_short_timeout() {
         assert_eq!((&instance["healthy"], &instance["health"]), (&json!(false), &json!("no answer within 2.0 s")));
         assert_eq!(instance["health_milliseconds"], Value::Null);
     }
-    assert!(took < Duration::from_millis(3500), "{took:?}");
+    assert!(took < Duration::from_secs(4), "{took:?}");
 }
 
 /// A table with its columns closed up and its lines joined.

@@ -63,7 +63,7 @@ const ALL: [Broken; 9] = [
     Broken {
         name: "unhealthy",
         behaviour: "",
-        dockerfile: "HEALTHCHECK --interval=300ms --timeout=2s --retries=2 CMD [\"/busybox\", \"sh\", \"-c\", \"echo no disk; exit 1\"]",
+        dockerfile: "HEALTHCHECK --interval=300ms --timeout=10s --retries=2 CMD [\"/busybox\", \"sh\", \"-c\", \"echo no disk; exit 1\"]",
         code: 124,
         said: &["not healthy within", "Docker's health check says unhealthy: no disk"],
     },
@@ -76,7 +76,7 @@ const ALL: [Broken; 9] = [
     },
     Broken {
         name: "dies",
-        behaviour: "dies 2",
+        behaviour: "dies 4",
         dockerfile: "",
         code: 4,
         said: &["died after the cutover: exit code 1", "is enabled again"],
@@ -106,7 +106,7 @@ pub fn run(engine: &Engine) {
 }
 
 fn deployed(engine: &Engine, compose: Compose) {
-    let config = "soak = \"4s\"\n[health]\ntimeout = \"3s\"\n";
+    let config = "soak = \"6s\"\n[health]\ntimeout = \"6s\"\n";
     let host = Host::new(engine, compose, "    mem_limit: 24m\n", config);
     host.deploy("v1");
     host.deploy("v2");

@@ -24,7 +24,7 @@ pub fn config(more: &str) -> String {
     format!(
         "app = \"cafeteria\"\n{more}\n[source]\ngit = \"/home/{USER}/cafeteria-server\"\n\
          [build]\ncommand = \"npm ci\"\n[run]\ncommand = \"npm start -- --port=$PORT\"\nstop_timeout = \"5s\"\n\
-         [health]\ntimeout = \"15s\"\n[deploy]\ndrain_timeout = \"2s\"\nsoak = \"1s\"\n"
+         [health]\ntimeout = \"30s\"\n[deploy]\ndrain_timeout = \"2s\"\nsoak = \"1s\"\n"
     )
 }
 
@@ -103,7 +103,7 @@ pub fn status(machine: &Machine) -> Value {
 pub fn answer(machine: &Machine, port: u16) -> Option<String> {
     let url = format!("http://{}:{port}/", machine.address());
     let host = format!("Host: {NAME}");
-    let asked = Command::new("curl").args(["-fsS", "--max-time", "5", "-H", &host, &url]).output().unwrap();
+    let asked = Command::new("curl").args(["-fsS", "--max-time", "30", "-H", &host, &url]).output().unwrap();
     asked.status.success().then(|| String::from_utf8_lossy(&asked.stdout).trim().to_owned())
 }
 

@@ -285,7 +285,7 @@ fn broken_releases_change_nothing(machine: &Machine) {
     commit(machine, "v4b", "hang");
     let failed = tool(machine, "deploy");
     assert_eq!(failed.code, 124, "{failed:?}");
-    assert!(failed.stderr.contains("not healthy within 15."), "{failed:?}");
+    assert!(failed.stderr.contains("not healthy within 30."), "{failed:?}");
     let seen = status(machine);
     assert!(seen["instances"].as_array().unwrap().iter().all(|one| one["health"] == "healthy"), "{seen:#}");
     serves(machine, "v3");

@@ -130,11 +130,21 @@ fn refuse_to_stop() -> io::Result<()> {
     Command::new("sleep").arg("infinity").spawn().map(drop)
 }
 
+/// Ends after a delay that begins when it is the enabled instance; where it cannot see that, at once.
 fn die_after(delay: Duration) {
     thread::spawn(move || {
+        while !may_be_enabled() {
+            thread::sleep(Duration::from_millis(10));
+        }
         thread::sleep(delay);
         process::exit(1);
     });
+}
+
+fn may_be_enabled() -> bool {
+    let enabled = fs::read_link("../../state/enabled").ok();
+    let own = env::var_os("INSTANCE");
+    enabled.is_some_and(|enabled| own.is_some_and(|own| enabled == own)) || !Path::new("../../state").is_dir()
 }
 
 impl App {
