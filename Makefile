@@ -7,9 +7,29 @@ DESTDIR ?=
 # Where zsh looks for completion; Debian keeps another place for its packages.
 zshdir  ?= $(prefix)/share/zsh/site-functions
 
-# The tests that put tools, apps and people's input in trouble, beside the program that does so at every point.
-HARDSHIPS = tests:: test_bad_input test_broken_release test_crash test_hostile_apps test_nginx_faults test_people \
-            test_secrets test_supervise
+# A test of each tool, for `make quick`.
+QUICK = test_bootup::it_starts_nginx_the_enabled_instance_and_the_standby \
+        test_connect_to_nginx::it_switches_to_the_disabled_instance_or_the_one_that_is_named \
+        test_deploy::the_steps_run_by_hand_are_a_deploy \
+        test_disabled_instance::the_first_is_disabled_before_the_first_deploy_then_each_deploy_disables_the_other \
+        test_disabled_port::the_first_port_is_disabled_before_the_first_deploy_then_each_deploy_disables_the_other \
+        test_enabled_instance::nothing_is_enabled_before_the_first_deploy_then_each_deploy_enables_the_other \
+        test_enabled_port::no_port_is_enabled_before_the_first_deploy_then_each_deploy_enables_the_other \
+        test_history::a_table_for_people_and_what_was_recorded_for_programs \
+        test_install::a_second_install_has_nothing_to_do_and_changes_nothing \
+        test_logs::it_prints_one_instance_as_it_is_and_both_after_their_names \
+        test_on_push::queues_pushes_as_their_hosts_send_them \
+        test_pid::it_says_no_when_nothing_listens_and_tells_the_listener_when_something_does \
+        test_reload::new_variables_take_effect_and_are_told_by_name \
+        test_rollback::with_a_warm_standby_it_only_switches_and_again_switches_back \
+        test_start_instance::it_returns_when_the_instance_is_healthy_and_at_once_when_it_was \
+        test_status::a_table_for_people_and_json_for_programs \
+        test_stop_instance::a_request_in_flight_is_answered_whole \
+        test_supervise::an_app_that_crashes_is_started_again_and_the_restarts_are_counted \
+        test_update_instance::it_prints_the_release_and_makes_each_commit_only_once
+
+# How many tests run at the same time: what they do is mostly waiting.
+TEST_THREADS ?= 6
 
 # How long each fuzzer looks for trouble.
 FUZZ_SECONDS ?= 60
@@ -17,11 +37,19 @@ FUZZ_SECONDS ?= 60
 # The pm2 that is measured beside the tools.
 PM2_VERSION ?= 7.0.4
 
+# What `all` builds. With the tests' own programs beside them the tools' dependencies have more features, so that the tools
+# are others: who has these does not want to build both.
+BUILD ?= --bins
+
 host  = $(shell rustc --print host-tuple)
 built = target/$(host)/release
 version = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 tools = $(basename $(notdir $(wildcard src/bin/*.rs)))
 fuzzers = $(basename $(notdir $(wildcard tests/fuzz/targets/*.rs)))
+
+for-all = nginx git curl node npm python3 ip
+for-test = mandoc sudo strace zsh fish libnss-extrausers
+for-e2e = git curl ip systemd-nspawn mmdebstrap mkfs.ext4 dpkg-deb make
 
 dist    = target/dist
 package = $(dist)/cutover-$(version)-$(shell uname -m)-linux
@@ -29,7 +57,11 @@ package = $(dist)/cutover-$(version)-$(shell uname -m)-linux
 time    = $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
 all: ## Build the tools
-	$(CARGO) build --release --bins --locked
+	$(CARGO) build --release $(BUILD) --locked
+
+programs: ## Build tools, tests and proofs, each once
+	$(CARGO) build --release --bins --examples --locked
+	$(CARGO) test --release --locked --no-run --lib --test tests --bench bench --bench torture --bench e2e --bench e2e-docker
 
 demo: set-up ## Watch a deploy, a crash and a rollback under load
 	$(CARGO) build --release --bins --example load --locked
@@ -40,19 +72,33 @@ demo-docker: ## The same with containers: Docker, a registry and Compose of its 
 	$(CARGO) build --release --bins --examples --locked
 	$(CARGO) bench --locked --bench e2e-docker -- --demo
 
-test: set-up ## Install what is missing and run all tests
-	@tests/set-up.sh mandoc strace zsh fish
+quick: check set-up ## Formatting, lints, unit tests and a test of each tool, in under two minutes once it is built
 	$(CARGO) build --release --bins --examples --locked
-	$(CARGO) test --release --locked --lib --test tests -- --test-threads=4
+	$(CARGO) test --release --locked --lib
+	$(CARGO) test --release --locked --test tests -- --test-threads=$(TEST_THREADS) --exact $(QUICK)
+
+test: set-up ## Install what is missing and run all tests
+	@tests/set-up.sh $(for-test)
+	$(CARGO) build --release --bins --examples --locked
+	$(CARGO) test --release --locked --lib --test tests -- --test-threads=$(TEST_THREADS)
+
+proofs: ## Run everything whole, for hours: tests, torture, e2e, e2e-docker, fuzz, bench, demos (needs root)
+	PROPTEST_CASES=2000 DEPLOYS=50 $(MAKE) test
+	$(MAKE) torture
+	$(MAKE) e2e
+	$(MAKE) e2e-docker
+	$(MAKE) fuzz
+	$(MAKE) bench
+	$(MAKE) demo
+	$(MAKE) demo-docker
 
 torture: set-up ## Kill tools at every point, fail their disk, crash the app, and print what became of it
 	@tests/set-up.sh strace
 	$(CARGO) build --release --bins --examples --locked
 	$(CARGO) bench --locked --bench torture -- $(TORTURE_OPTIONS)
-	PROPTEST_CASES=2000 $(CARGO) test --release --locked --lib --test tests -- --test-threads=4 $(HARDSHIPS)
 
 e2e: ## Boot real servers: install, deploy, reboot, cut the power, and tell whether all was kept (needs root)
-	@tests/set-up.sh git curl ip systemd-nspawn mmdebstrap mkfs.ext4 dpkg-deb make
+	@tests/set-up.sh $(for-e2e)
 	$(CARGO) build --release --bins --examples --locked
 	$(CARGO) bench --locked --bench e2e -- $(E2E_OPTIONS)
 
@@ -71,9 +117,10 @@ fuzz: ## Look for requests that on-push takes wrongly, for FUZZ_SECONDS=60 with 
 
 check: ## Formatting and lints, warnings as errors
 	$(CARGO) fmt --check
-	$(CARGO) clippy --all-targets --locked -- -D warnings
+	$(CARGO) clippy --release --all-targets --locked -- -D warnings
 
 bench: set-up ## Measure losses, latencies and memory against the alternatives
+	@tests/set-up.sh lsof
 	$(CARGO) build --release --bins --examples --locked
 	$(CARGO) bench --locked --bench bench -- $(BENCH_OPTIONS)
 
@@ -92,7 +139,7 @@ install: all ## Install tools and man pages below $(DESTDIR)$(prefix), for packa
 	install -m 644 completions/cutover.bash $(DESTDIR)$(prefix)/lib/cutover
 	install -m 644 completions/_cutover $(DESTDIR)$(zshdir)
 	install -m 644 completions/cutover.fish $(DESTDIR)$(prefix)/share/fish/vendor_conf.d
-	install -m 644 README.md LICENSE ssm/cutover.json $(DESTDIR)$(prefix)/share/doc/cutover
+	install -m 644 README.md SECURITY.md LICENSE ssm/cutover.json $(DESTDIR)$(prefix)/share/doc/cutover
 	install -m 644 examples/github-actions.yml $(DESTDIR)$(prefix)/share/doc/cutover/examples
 	install -m 644 examples/codedeploy/appspec.yml $(DESTDIR)$(prefix)/share/doc/cutover/examples/codedeploy
 	install -m 755 examples/codedeploy/deploy.sh $(DESTDIR)$(prefix)/share/doc/cutover/examples/codedeploy
@@ -106,7 +153,7 @@ dist: all ## Make a tar and a Debian package of built tools, for servers that ca
 	rm -rf $(dist)
 	install -d $(package)/bin
 	install -m 755 $(addprefix $(built)/,$(tools)) $(package)/bin
-	cp -R install README.md LICENSE man nginx systemd completions ssm examples $(package)
+	cp -R install README.md SECURITY.md LICENSE man nginx systemd completions ssm examples $(package)
 	tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@$(time) -C $(dist) -czf $(package).tar.gz $(notdir $(package))
 	rm -r $(package)
 	$(MAKE) install DESTDIR=$(dist)/deb prefix=/usr zshdir=/usr/share/zsh/vendor-completions
@@ -129,6 +176,15 @@ help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 set-up:
-	@tests/set-up.sh nginx git curl node npm python3 ip
+	@tests/set-up.sh $(for-all)
 
-.PHONY: all demo demo-docker test torture e2e e2e-docker fuzz check bench bench-pm2 install uninstall dist clean help set-up
+# What all targets need, in one go.
+set-up-all:
+	@tests/set-up.sh $(for-all) $(for-test) c++ lsof $(for-e2e)
+	@tests/docker/set-up.sh
+
+# What e2e boots.
+hosts:
+	@for suite in bookworm trixie; do tests/e2e/host.sh $$suite || exit; done
+
+.PHONY: all programs demo demo-docker quick test proofs torture e2e e2e-docker fuzz check bench bench-pm2 install uninstall dist clean help set-up set-up-all hosts

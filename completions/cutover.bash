@@ -32,7 +32,8 @@ _cutover_home() {
         [[ ${COMP_WORDS[at + 1]} == = ]] && ((at++))
         home=$(_cutover_plain "${COMP_WORDS[at + 1]}")
     done
-    printf '%s\n' "$home"
+    # What lies in another user's home may be anything.
+    [[ -O $home ]] && printf '%s\n' "$home"
 }
 
 # The instances that a configuration names, by default A and B.
@@ -42,9 +43,9 @@ _cutover_instances() {
     printf '%s\n' "${names:-$'A\nB'}"
 }
 
-# The branches and tags that the last deploy has seen.
+# The branches and tags that the last deploy has seen. git does what a repository's configuration says.
 _cutover_refs() {
-    git --git-dir="$1/repo.git" for-each-ref --format='%(refname:strip=2)' refs/heads refs/tags 2>/dev/null && echo latest-tag
+    [[ -O $1/repo.git ]] && git --git-dir="$1/repo.git" for-each-ref --format='%(refname:strip=2)' refs/heads refs/tags 2>/dev/null && echo latest-tag
 }
 
 # The releases that can be gone back to, or for the logs those whose build has one; the newest first.

@@ -39,7 +39,9 @@ function __cutover_home --argument-names program
             set home (string replace -- --home= '' $words[$at])
         end
     end
-    string replace -r '^~/' "$HOME/" -- $home
+    set home (string replace -r '^~/' "$HOME/" -- $home)
+    # What lies in another user's home may be anything.
+    test -O "$home"; and echo $home
 end
 
 # The instances that a configuration names, by default A and B.
@@ -49,8 +51,9 @@ function __cutover_instances --argument-names home
     string join \n -- $names
 end
 
-# The branches and tags that the last deploy has seen.
+# The branches and tags that the last deploy has seen. git does what a repository's configuration says.
 function __cutover_refs --argument-names home
+    test -O "$home/repo.git"; or return
     # All of it in one go: fish may put what it prints itself before what a program has printed.
     set -l refs (git --git-dir=$home/repo.git for-each-ref --format='%(refname:strip=2)' refs/heads refs/tags 2>/dev/null)
     and string join \n -- $refs latest-tag

@@ -3,33 +3,44 @@
 
 pub mod config;
 pub mod environment;
+mod laid;
 mod names;
+mod record;
+mod settings;
 mod turn;
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Gid, Uid};
 
 use crate::account::Account;
 use crate::outcome::usage;
+use crate::trust;
 
 pub use config::{Config, Runner};
+pub use laid::{laid, laid_text};
 pub use names::{Instance, Member, Port, ReleaseId};
-pub use turn::{Activity, Doing, Turn};
+pub use record::Record;
+pub use settings::{SETTINGS, Saved};
+pub use turn::{Activity, CLOSED, Doing, Turn, WayBack};
 
 /// Where a root installation keeps what nginx looks at: homes are often closed to nginx's workers.
-const SYSTEM_STATE: &str = "/var/lib/cutover";
+pub const SYSTEM_STATE: &str = "/var/lib/cutover";
 
 /// Where an administrator's units lie.
 const SYSTEM_UNITS: &str = "/etc/systemd/system";
 /// Where packages and administrators put parts of sudo's configuration.
 const SYSTEM_SUDOERS: &str = "/etc/sudoers.d";
 
+/// The file that says in a home that it is one.
+const MARK: &str = ".cutover";
 /// What each file of root's says by which it is known as laid by `install`.
 pub const LAID: &str = "Laid by cutover's install";
 
@@ -58,24 +69,59 @@ pub struct App {
     pub owner: Account,
     /// Who called, in words, for the record: the account, and behind sudo the person.
     pub caller: String,
+    /// Why config.toml cannot be used, and what is recorded with the instances counts instead; None: it can.
+    pub complaint: Option<String>,
+    /// What config.toml says otherwise than what `install` has laid, which counts, in words; None: nothing.
+    pub unlaid: Option<String>,
     home: PathBuf,
+    state: PathBuf,
 }
 
 impl App {
     /// Finds the home, becomes its owner when called by root, and reads the configuration.
+    ///
+    /// Root becomes the user that its own record of the app names, or where there is none the owner of the directory; it
+    /// stays root only for a home that nobody else can exchange or write into. Else it is refused (exit 2).
     pub fn open(home: &Home) -> Result<App> {
+        App::opened(home, |home| Ok((Config::read(&home.join("config.toml"))?, None)))
+    }
+
+    /// [`App::open`] for what goes by the settings that are recorded with the instances: where config.toml cannot be used, it
+    /// goes by them alone, and [`App::complaint`] says why.
+    pub fn open_as_run(home: &Home) -> Result<App> {
+        App::opened(home, |home| {
+            let is_enabled = |config: &Config, instance: &Instance| {
+                let enabled = fs::read_link(state(home, config, false).join("enabled"));
+                enabled.is_ok_and(|enabled| enabled.as_os_str() == instance.name())
+            };
+            let unusable = match Config::read(&home.join("config.toml")) {
+                Ok(config) => return Ok((config, None)),
+                Err(unusable) => unusable,
+            };
+            let recorded = settings::recorded(home, is_enabled).ok_or_else(|| usage(format!("{unusable:#}")))?;
+            Ok((recorded, Some(format!("{unusable:#}; going by what is recorded with the instances"))))
+        })
+    }
+
+    fn opened(home: &Home, read: impl FnOnce(&Path) -> Result<(Config, Option<String>)>) -> Result<App> {
         let home = find_home(home)?;
-        let owner = Account::owning(&home).map_err(|error| usage(format!("{error:#}: is --home right?")))?;
+        let owner = if Uid::effective().is_root() { owner_for_root(&home)? } else { Account::owning(&home)? };
         let caller = caller(&owner);
         owner.assume()?;
         umask(Mode::from_bits_truncate(0o027));
-        let config = Config::read(&home.join("config.toml"))?;
-        Ok(App { config, owner, caller, home })
+        let (config, complaint) = read(&home)?;
+        let laid = laid(&home);
+        let unlaid = laid.as_ref().map(|laid| config.unlaid(laid)).filter(|unlaid| !unlaid.is_empty());
+        let unlaid = unlaid.map(|unlaid| format!("install has not laid yet: {}", unlaid.join("; ")));
+        let config = laid.iter().fold(config, Config::with_laid);
+        let state = state(&home, &config, false);
+        Ok(App { config, owner, caller, complaint, unlaid, home, state })
     }
 
     /// The app that `install` is about to lay out.
     pub fn planned(home: PathBuf, owner: Account, config: Config) -> App {
-        App { config, caller: caller(&owner), owner, home }
+        let state = state(&home, &config, Uid::effective().is_root() && !owner.uid.is_root());
+        App { config, caller: caller(&owner), complaint: None, unlaid: None, owner, home, state }
     }
 
     /// The home itself.
@@ -110,7 +156,8 @@ impl App {
     pub fn is_laid_for_us(&self, unit: &Path) -> bool {
         let home = self.home.display().to_string().replace('%', "%%");
         let is_ours = |text: &str| {
-            let mut places = text.match_indices(&home).map(|(at, _)| (&text[..at], &text[at + home.len()..]));
+            let parts: Vec<&str> = text.split(&home).collect();
+            let mut places = parts.iter().zip(parts.iter().skip(1));
             places.any(|(before, after)| before.ends_with([' ', '=']) && after.starts_with([' ', '/']))
         };
         fs::read_to_string(unit).is_ok_and(|text| text.contains(LAID) && is_ours(&text))
@@ -124,6 +171,20 @@ impl App {
     /// Where the tools lie.
     pub fn bin(&self) -> PathBuf {
         self.home.join("bin")
+    }
+
+    /// Says in a home that it is one, and of which app.
+    pub fn mark(&self) -> PathBuf {
+        self.home.join(MARK)
+    }
+
+    /// Whether a text says that `install` has laid it for this app. Server blocks of version 0.1.0 say it in other words.
+    pub fn is_marked(&self, text: &str) -> bool {
+        let name = self.name();
+        let marks = text.split("aid by cutover's install for ").skip(1);
+        let ends_there = |rest: &str| !rest.starts_with(|next: char| next.is_ascii_alphanumeric() || next == '-');
+        let is_ours = marks.filter_map(|behind| behind.strip_prefix(name)).any(ends_there);
+        is_ours || text.contains(&format!("# A server for {name}, laid by cutover's install."))
     }
 
     /// The configuration file.
@@ -166,7 +227,7 @@ impl App {
 
     /// The directory of the instances' links.
     pub fn instances(&self) -> PathBuf {
-        self.home.join("instances")
+        self.home.join(settings::INSTANCES)
     }
 
     /// What a directory held that somebody works in, until a release has it. It lies with the releases, for it becomes one by
@@ -332,8 +393,7 @@ impl App {
 
     /// What nginx looks at: in the home for an nginx of the user's own, else where its workers may look.
     pub fn state(&self) -> PathBuf {
-        let (inside, system) = (self.home.join("state"), Path::new(SYSTEM_STATE).join(self.name()));
-        if self.config.nginx.own || inside.is_dir() && !system.is_dir() { inside } else { system }
+        self.state.clone()
     }
 
     /// The link that names the enabled instance.
@@ -406,28 +466,71 @@ impl App {
     }
 }
 
+/// Where the state of an app lies. In the home without root's help too, if `install` could write into nginx's directory; what
+/// the user has made there is nothing to root.
+fn state(home: &Path, config: &Config, is_for_another: bool) -> PathBuf {
+    let (inside, system) = (home.join("state"), Path::new(SYSTEM_STATE).join(&config.app));
+    let has_inside = || !is_for_another && inside.is_dir() && !system.is_dir();
+    if config.nginx.own || has_inside() { inside } else { system }
+}
+
 fn caller(owner: &Account) -> String {
     let account = Account::current().name;
     let person = std::env::var("SUDO_USER").ok().filter(|person| !person.is_empty()).unwrap_or(account);
     if person == owner.name { person } else { format!("{person} as {}", owner.name) }
 }
 
-/// `--home`, else $CUTOVER_HOME, else the directory above the one this tool lies in.
+/// `--home`, else $CUTOVER_HOME, else the directory above the one this tool lies in; by its real path, for which root follows
+/// no links of others.
 fn find_home(home: &Home) -> Result<PathBuf> {
     let given =
         home.path.clone().or_else(|| std::env::var_os("CUTOVER_HOME").filter(|set| !set.is_empty()).map(PathBuf::from));
     if let Some(given) = given {
-        return fs::canonicalize(&given)
-            .map_err(|error| usage(format!("cannot open home {}: {error}", given.display())));
+        let cannot = |error: std::io::Error| usage(format!("cannot open home {}: {error}", given.display()));
+        fs::metadata(&given).map_err(cannot)?;
+        let real = std::path::absolute(&given).map(|given| trust::real_path(&given)).map_err(cannot)?;
+        return check_plain(real);
     }
     surrounding_home().ok_or_else(|| {
         usage("cannot find the app's home: this tool does not lie in one; say --home DIR or set CUTOVER_HOME")
     })
 }
 
+/// Fails for a path with `..` in it: root does not follow that through directories of others, and systemd refuses it.
+pub fn check_plain(home: PathBuf) -> Result<PathBuf> {
+    match home.components().any(|part| part == Component::ParentDir) {
+        true => Err(usage(format!("cannot use {} as a home: say it without ..", home.display()))),
+        false => Ok(home),
+    }
+}
+
+/// Whom root becomes for the app with this home.
+pub fn owner_for_root(home: &Path) -> Result<Account> {
+    let place = home.display();
+    let directory = trust::open_directory(home).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotADirectory => usage(format!(
+            "cannot open home {place} as root: a part of its path is a link that is not root's, or no directory; say where it leads"
+        )),
+        _ => usage(format!("cannot open home {place}: {error}: is --home right?")),
+    })?;
+    let meta = directory.metadata().with_context(|| format!("cannot look at {place}"))?;
+    let present = Account::of(Uid::from_raw(meta.uid()), Gid::from_raw(meta.gid()));
+    match Record::of_home(home)? {
+        Some(record) if record.owner.uid == present.uid => record.check_owner().map(|()| record.owner),
+        Some(record) => Err(usage(format!(
+            "cannot use {place} as root: it is installed for {}, and belongs to {}",
+            record.owner.name, present.name
+        ))),
+        None if present.uid.is_root() && !trust::is_roots_home(home) => {
+            Err(usage(format!("cannot use {place} as root: it is root's, and others can change what lies there")))
+        }
+        None => Ok(present),
+    }
+}
+
 /// The home whose bin/ this tool lies in; None when it lies elsewhere.
 pub fn surrounding_home() -> Option<PathBuf> {
     let own_place = std::env::current_exe().ok()?;
     let above = own_place.parent()?.parent()?;
-    above.join("config.toml").exists().then(|| above.to_owned())
+    [MARK, "config.toml"].iter().any(|name| above.join(name).exists()).then(|| above.to_owned())
 }

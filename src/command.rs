@@ -1,11 +1,11 @@
 //! Running a program by its argument vector, with a deadline; its stderr becomes the error.
 //!
-//! Programs run in a session of their own with stdin from /dev/null, so none can ask a question on a terminal, and with
-//! an environment built by the caller, so none sees who called.
+//! Programs run in a session of their own with stdin from /dev/null, so none can ask a question on a terminal. They get
+//! PATH, LANG and what the module that runs them adds, and nothing of the caller's environment.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,18 +17,35 @@ use anyhow::{Context, Result, anyhow, bail};
 use crate::deadline::Deadline;
 use crate::logfile;
 use crate::outcome::{Exit, exit_of, quote, quote_first, timed_out};
-use crate::process::{self, Bond, Until};
+use crate::process::{self, Bond, Kills, Until};
 
 /// How often a running program is looked at.
 const POLL: Duration = Duration::from_millis(2);
 /// How many lines of what a program wrote an error quotes.
 const QUOTED_LINES: usize = 3;
+/// How much of what a program writes is kept, in bytes; the rest is read and forgotten.
+const MOST_KEPT: usize = 64 * 1024 * 1024;
+/// How much of a line of a program's is shown in one piece, in bytes.
+const LONGEST_SHOWN: u64 = 4096;
+
+/// The environment that every program gets at least. It is never empty: there are versions of sudo that crash without a
+/// single variable (Debian 13's 1.9.16p2-3+deb13u5).
+pub const ENVIRONMENT: [(&str, &str); 2] = [("PATH", SYSTEM_PATH), ("LANG", "C.UTF-8")];
+const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A command with a program and its arguments, [`ENVIRONMENT`] and no input. Every program that the library runs is
+/// started by way of this.
+pub fn prepare(program: &Path, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().envs(ENVIRONMENT).stdin(Stdio::null());
+    command
+}
 
 /// Finds a program in PATH, or in the system directories that an ordinary user's PATH lacks.
 pub fn find(program: &str) -> Result<PathBuf> {
-    let inherited = std::env::var_os("PATH").unwrap_or_default();
-    let mut path = inherited;
-    path.push(":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":");
+    path.push(SYSTEM_PATH);
     which::which_in(program, Some(path), "/")
         .map_err(|_| anyhow!("cannot find {program}: install it, or add it to PATH"))
 }
@@ -42,12 +59,28 @@ pub struct Output {
     pub stderr: String,
 }
 
-/// Starts a program of ours that outlives us, with nothing of the caller's environment. What it says on stderr goes into
+/// How a program ended, and what it wrote.
+#[derive(Debug)]
+pub struct Ended {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+/// Starts a program of ours that outlives us, with nothing of the caller's environment, priorities and limits. What it says on stderr goes into
 /// `log`.
-pub fn detach(program: &Path, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>, log: File) -> Result<Child> {
-    let mut command = Command::new(program);
-    command.args(arguments).env_clear().current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+pub fn detach(
+    program: &Path,
+    arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    log: impl Into<Stdio>,
+) -> Result<Child> {
+    let mut command = prepare(program, arguments);
+    command.current_dir("/").stdout(Stdio::null()).stderr(log);
     process::isolate(&mut command, Bond::Free);
+    process::unlimit(&mut command);
     command.spawn().with_context(|| format!("cannot run {}", program.display()))
 }
 
@@ -57,24 +90,27 @@ pub fn sibling(tool: &str) -> Result<PathBuf> {
     Ok(own.with_file_name(tool))
 }
 
+/// What a program that is bounded may have of a small machine's memory, in bytes.
+const LEAST_BOUND: u64 = 512 << 20;
+
 /// A program about to run.
 pub struct Run {
     command: Command,
     name: String,
     says_why_last: bool,
+    is_expendable: bool,
 }
 
 impl Run {
     /// A program with its arguments, and nothing of the caller's environment.
-    pub fn new(program: &Path, arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Run {
-        let mut command = Command::new(program);
-        command.args(arguments.into_iter().map(Into::into)).env_clear().stdin(Stdio::null());
+    pub fn new(program: &Path, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Run {
+        let mut command = prepare(program, arguments);
         process::isolate(&mut command, Bond::Leashed(Until::Ended));
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Run { command, name, says_why_last: false }
+        Run { command, name, says_why_last: false, is_expendable: false }
     }
 
-    /// The environment it gets.
+    /// Variables that it gets besides [`ENVIRONMENT`], or in their place.
     pub fn environment<K: Into<OsString>, V: Into<OsString>>(
         mut self,
         variables: impl IntoIterator<Item = (K, V)>,
@@ -95,23 +131,48 @@ impl Run {
         self
     }
 
+    /// A program that may not fill the machine's memory: it gets half of it.
+    pub fn bounded(mut self) -> Run {
+        process::bound_memory(&mut self.command, (process::machine_memory() / 2).max(LEAST_BOUND));
+        self
+    }
+
+    /// A program that the kernel should kill before all others when memory runs out: the app serves, this one can be
+    /// run again.
+    pub fn expendable(mut self) -> Run {
+        process::expendable(&mut self.command);
+        self.is_expendable = true;
+        self
+    }
+
     /// Runs it and returns what it wrote. Anything but exit 0 is an error that quotes its stderr; a passed deadline ends
     /// the program and all it started.
-    pub fn output(mut self, deadline: Deadline) -> Result<Output> {
-        self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = self.command.spawn().with_context(|| format!("cannot run {}", self.name))?;
-        let stdout = Drain::of(child.stdout.take());
-        let stderr = Drain::of(child.stderr.take());
-        let status = wait(&mut child, &self.name, deadline)?;
-        let (stdout, stderr) = (stdout.finish(), stderr.finish());
+    pub fn output(self, deadline: Deadline) -> Result<Output> {
+        let (name, says_why_last) = (self.name.clone(), self.says_why_last);
+        let kills = self.kills();
+        let Ended { status, stdout, stderr } = self.finish(deadline)?;
         if !status.success() {
-            let said = match self.says_why_last {
+            let said = match says_why_last {
                 true => reason_in(&stderr).to_owned(),
                 false => quote_first(stderr.lines(), QUOTED_LINES),
             };
-            bail!("{}: {}", self.name, if said.is_empty() { describe(status) } else { said });
+            let memory = memory(kills, status);
+            bail!("{name}: {}{memory}", if said.is_empty() { describe(status) } else { said });
         }
         Ok(Output { stdout, stderr })
+    }
+
+    /// Runs it and returns how it ended and what it wrote, also when it failed. A passed deadline ends the program and
+    /// all it started, and is an error.
+    pub fn finish(mut self, deadline: Deadline) -> Result<Ended> {
+        self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self.command.spawn().with_context(|| format!("cannot run {}", self.name))?;
+        let drains = Drain::of(child.stdout.take()).and_then(|out| Ok((out, Drain::of(child.stderr.take())?)));
+        let (stdout, stderr) = drains
+            .inspect_err(|_| process::end_leashed(&mut child))
+            .with_context(|| format!("cannot read what {} writes", self.name))?;
+        let status = wait(&mut child, &self.name, deadline)?;
+        Ok(Ended { status, stdout: stdout.finish(), stderr: stderr.finish() })
     }
 
     /// Runs it with both its output streams going into a log. Anything but exit 0 is an error about `what`, which quotes the
@@ -121,10 +182,11 @@ impl Run {
         let file = logfile::open(log)?;
         let start = file.metadata().with_context(cannot)?.len();
         let copy = file.try_clone().with_context(cannot)?;
+        let kills = self.kills();
         let ended = self.run_into(file, copy, deadline);
         let reason = match &ended {
             Ok(status) if status.success() => return Ok(()),
-            Ok(status) => describe(*status),
+            Ok(status) => describe(*status) + memory(kills, *status),
             Err(error) => format!("{error:#}"),
         };
         let lines = logfile::last_lines_since(log, start).unwrap_or_default();
@@ -137,19 +199,60 @@ impl Run {
         }
     }
 
+    /// What the kernel has killed before this program runs; None: it would be no wonder if this one were spared.
+    fn kills(&self) -> Option<Kills> {
+        self.is_expendable.then(Kills::so_far)
+    }
+
     fn run_into(mut self, stdout: File, stderr: File, deadline: Deadline) -> Result<ExitStatus> {
         self.command.stdout(stdout).stderr(stderr);
         let mut child = self.command.spawn().with_context(|| format!("cannot run {}", self.name))?;
         wait(&mut child, &self.name, deadline)
     }
 
-    /// Runs it with both its output streams going to our stderr, a terminal. What is wrong can be read there.
-    pub fn shown(mut self, deadline: Deadline) -> Result<()> {
-        self.command.stdout(std::io::stderr()).stderr(std::io::stderr());
-        let mut child = self.command.spawn().with_context(|| format!("cannot run {}", self.name))?;
-        let status = wait(&mut child, &self.name, deadline)?;
-        if status.success() { Ok(()) } else { bail!("{}: {}, as it says above", self.name, describe(status)) }
+    /// Runs it, and hands each line that it writes to `show`, as soon as it is whole. Anything but exit 0 is an error that
+    /// leaves the reason to what was shown.
+    pub fn shown(self, show: impl Fn(&str) + Send + 'static, deadline: Deadline) -> Result<()> {
+        let name = self.name.clone();
+        let status = self.relayed(show, deadline)?;
+        if status.success() { Ok(()) } else { bail!("{name}: {}, as it says above", describe(status)) }
     }
+
+    /// Runs it, and hands each line that it writes to `show`, as soon as it is whole. Returns how it ended.
+    pub fn relayed(mut self, show: impl Fn(&str) + Send + 'static, deadline: Deadline) -> Result<ExitStatus> {
+        let (said, end) = io::pipe().context("cannot make a pipe")?;
+        self.command.stdout(end.try_clone().context("cannot make a pipe")?).stderr(end);
+        let mut child = self.command.spawn().with_context(|| format!("cannot run {}", self.name))?;
+        let name = self.name.clone();
+        // It holds the other ends of the pipe.
+        drop(self);
+        let reader = thread::Builder::new().spawn(move || each_line(said, show));
+        let reader = reader
+            .inspect_err(|_| process::end_leashed(&mut child))
+            .with_context(|| format!("cannot read what {name} writes"))?;
+        let status = wait(&mut child, &name, deadline)?;
+        let patience = Deadline::after(Duration::from_secs(1));
+        while !reader.is_finished() && patience.sleep(Duration::from_micros(200)) {}
+        Ok(status)
+    }
+}
+
+/// Reads lines to the end; of a line that is too long, pieces.
+fn each_line(from: impl Read, show: impl Fn(&str)) {
+    let mut from = BufReader::new(from);
+    loop {
+        let mut line = Vec::new();
+        match from.by_ref().take(LONGEST_SHOWN).read_until(b'\n', &mut line) {
+            Ok(1..) => show(String::from_utf8_lossy(&line).trim_end()),
+            _ => return,
+        }
+    }
+}
+
+/// What is to be said besides when a program has failed because memory ran out.
+fn memory(before: Option<Kills>, status: ExitStatus) -> &'static str {
+    let is_why = before.is_some_and(|before| before.explain(status));
+    if is_why { ", because memory ran out and the kernel killed a process of it" } else { "" }
 }
 
 /// The last line that is about an error, else the last line.
@@ -182,17 +285,19 @@ struct Drain {
 }
 
 impl Drain {
-    fn of(pipe: Option<impl Read + Send + 'static>) -> Drain {
+    fn of(pipe: Option<impl Read + Send + 'static>) -> io::Result<Drain> {
         let text = Arc::new(Mutex::new(Vec::new()));
         let shared = Arc::clone(&text);
-        let reader = thread::spawn(move || {
+        let reader = thread::Builder::new().spawn(move || {
             let Some(mut pipe) = pipe else { return };
             let mut chunk = [0; 8192];
             while let Ok(count @ 1..) = pipe.read(&mut chunk) {
-                lock(&shared).extend_from_slice(&chunk[..count]);
+                let mut text = lock(&shared);
+                let room = MOST_KEPT.saturating_sub(text.len());
+                text.extend(chunk.iter().take(count.min(room)));
             }
-        });
-        Drain { text, reader }
+        })?;
+        Ok(Drain { text, reader })
     }
 
     /// All of it, once the program has ended. A daemon that it left behind may hold the pipe open for ever, so the wait

@@ -14,7 +14,7 @@ use crate::app::{App, Instance, config};
 use crate::command::{self, Run};
 use crate::deadline::Deadline;
 use crate::docker::{self, Container, Engine};
-use crate::outcome::{Exit, exit_of, usage};
+use crate::outcome::{self, Exit, exit_of, usage};
 
 /// The labels by which Compose knows its containers.
 const SERVICE: &str = "com.docker.compose.service";
@@ -113,8 +113,13 @@ impl<'a> Project<'a> {
     pub fn pull(&self, reference: &str, deadline: Deadline) -> Result<()> {
         let [service, _] = &self.app.config.instances;
         let words = ["pull", service.name()];
+        let show = |line: &str| {
+            if !line.is_empty() {
+                outcome::say("compose", line)
+            }
+        };
         match std::io::stderr().is_terminal() {
-            true => self.compose(&words, reference)?.shown(deadline),
+            true => self.compose(&words, reference)?.shown(show, deadline),
             false => self.compose(&words, reference)?.output(deadline).map(drop),
         }
         .with_context(|| format!("cannot pull {reference}"))

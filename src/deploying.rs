@@ -3,18 +3,21 @@
 
 pub mod directory;
 pub mod queue;
+mod stand_in;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use crate::app::config::Standby;
 use crate::app::{App, Instance, ReleaseId, Turn, Wait};
 use crate::deadline::Deadline;
 use crate::history::{self, Change};
 use crate::hooks::{self, About, Hook};
-use crate::outcome::{self, Exit};
+use crate::outcome::{self, Exit, exit_of};
 use crate::runner::{self, Before};
 use crate::source::{self, UnknownRef, Wanted};
 use crate::{nginx, output};
+
+use stand_in::StandIn;
 
 /// One deploy, in a turn of its own.
 pub struct Attempt {
@@ -44,10 +47,12 @@ impl Attempt {
         let turn = app.turn(self.tool, self.wait)?;
         let mut change = Change::begin(self.tool, app, self.asked_by.as_deref())?;
         let mut about = About { previous: change.previous().cloned(), ..About::default() };
-        let result = turn.ends_in(deploy(app, self, &turn, &mut change, &mut about));
+        app.unlaid.iter().for_each(|unlaid| turn.say(unlaid));
+        let result = deploy(app, self, &turn, &mut change, &mut about);
+        let result = turn.ends_in(result.map_err(|error| source::explained(app, error)));
         if result.is_err() {
             // However often it fails, the disk does not fill. That it failed is what must be heard.
-            let _ = source::prune(app);
+            turn.forgive(source::prune(app));
             if self.is_for_news && !self.has_begun {
                 // It will be tried again, nobody waits for it.
                 return result;
@@ -64,7 +69,9 @@ pub fn reload(tool: &'static str, app: &App, wait: Wait) -> Result<Exit> {
     let turn = app.turn(tool, wait)?;
     let mut change = Change::begin(tool, app, None)?;
     let mut about = About { previous: change.previous().cloned(), ..About::default() };
-    let result = turn.ends_in(start_afresh(app, &turn, &mut change, &mut about));
+    app.unlaid.iter().for_each(|unlaid| turn.say(unlaid));
+    let result = start_afresh(app, &turn, &mut change, &mut about);
+    let result = turn.ends_in(result.map_err(|error| source::explained(app, error)));
     conclude(tool, app, turn, change, about, &result);
     result
 }
@@ -72,6 +79,7 @@ pub fn reload(tool: &'static str, app: &App, wait: Wait) -> Result<Exit> {
 /// Fails when there is something that would stop a deploy half-way and can be known before it.
 fn check(app: &App) -> Result<()> {
     hooks::check(app)?;
+    nginx::Site::of(app).map_or(Ok(()), |site| site.check_means())?;
     runner::check_configured(app)
 }
 
@@ -88,11 +96,23 @@ fn conclude(tool: &str, app: &App, turn: Turn, change: Change, mut about: About,
 }
 
 fn deploy(app: &App, attempt: &mut Attempt, turn: &Turn, change: &mut Change, about: &mut About) -> Result<Exit> {
-    let deadline = Deadline::after(app.config.deploy.timeout);
-    runner::adopt(app, deadline)?;
-    if let Some(done) = runner::stand_in(app)? {
-        turn.say(done);
+    runner::settle(app, turn, nginx::enabled(app)?)?;
+    let stand_in = StandIn::make(app, turn, change)?;
+    let result = bring_in(app, attempt, turn, change, about);
+    result.map_err(|error| undo(stand_in, app, turn, change, error))
+}
+
+/// Undoes what was done before a deploy that has failed.
+fn undo(made: Option<StandIn>, app: &App, turn: &Turn, change: &Change, error: anyhow::Error) -> anyhow::Error {
+    match made {
+        Some(made) => made.undo(app, turn, change, error),
+        None => error,
     }
+}
+
+/// Makes what is wanted serve.
+fn bring_in(app: &App, attempt: &mut Attempt, turn: &Turn, change: &mut Change, about: &mut About) -> Result<Exit> {
+    let deadline = Deadline::after(app.config.deploy.timeout);
     let old = nginx::enabled(app)?;
     let new = old.map_or_else(|| runner::free(app), |old| Ok(app.other(old)))?;
     about.instance = Some(new.clone());
@@ -109,7 +129,7 @@ fn deploy(app: &App, attempt: &mut Attempt, turn: &Turn, change: &mut Change, ab
     if attempt.is_for_news && !is_unfinished && (current.is_some() || !history::is_untried(app, reference, &origin)?) {
         return Ok(Exit::Done);
     }
-    if let Some(release) = current
+    if let Some(release) = &current
         && let Some(old) = old
         && runner::runs(app, old)?
         && !runner::runs_another_release(app, old)?
@@ -121,10 +141,20 @@ fn deploy(app: &App, attempt: &mut Attempt, turn: &Turn, change: &mut Change, ab
         }
         if is_unfinished {
             (about.instance, about.release) = (Some(old.clone()), Some(release.clone()));
-            return watch_again(app, turn, change, old, &release);
+            return watch_again(app, turn, change, old, release);
         }
+        runner::reaches_clients(app, old).map_err(|unreached| anyhow!("nothing is to be done, but {unreached}"))?;
         runner::workers::follow(app, deadline)?;
         return finish(app, turn, new);
+    }
+
+    if let Some(release) = &current
+        && let Some(old) = old
+        && has_failed_its_watch(app, turn, old)
+    {
+        turn.say(format_args!("already switched: {old} has {release}"));
+        (about.instance, about.release) = (Some(old.clone()), Some(release.clone()));
+        return watch_again(app, turn, change, old, release);
     }
 
     // Up to here and through the build nothing is touched: a failure leaves everything as it was.
@@ -139,26 +169,36 @@ fn deploy(app: &App, attempt: &mut Attempt, turn: &Turn, change: &mut Change, ab
 }
 
 fn start_afresh(app: &App, turn: &Turn, change: &mut Change, about: &mut About) -> Result<Exit> {
-    let deadline = Deadline::after(app.config.deploy.timeout);
-    runner::adopt(app, deadline)?;
     let before = nginx::enabled(app)?;
-    if let Some(done) = runner::stand_in(app)? {
-        turn.say(done);
-    }
+    runner::settle(app, turn, before)?;
+    let stand_in = StandIn::make(app, turn, change)?;
+    let result = start_other(app, turn, change, about, before);
+    result.map_err(|error| undo(stand_in, app, turn, change, error))
+}
+
+/// Has the other instance take the traffic with the release of the one that was enabled `before`.
+fn start_other(
+    app: &App,
+    turn: &Turn,
+    change: &mut Change,
+    about: &mut About,
+    before: Option<&Instance>,
+) -> Result<Exit> {
+    let deadline = Deadline::after(app.config.deploy.timeout);
     let Some(old) = nginx::enabled(app)? else {
         turn.say("nothing is enabled; deploy makes the first release");
         return Ok(Exit::No);
     };
     // Also when the standby has just taken its place: that may be of an older one.
     let current = before.unwrap_or(old);
-    let release = source::release_of(app, current)?;
+    let release = app.release_of(current)?;
     let release = release.with_context(|| format!("cannot reload: {current} has no release"))?;
     let new = app.other(old);
     let differences = runner::differences::of(app, old)?;
     let is_as_configured = differences.as_ref().is_some_and(Vec::is_empty);
-    let has_switched =
-        current == old && turn.resumes().is_some_and(|undone| undone.target.as_deref() == Some(old.name()));
-    if is_as_configured && has_switched && runner::healthy(app, old, runner::CHECK).is_ok() {
+    let has_switched = current == old && turn.resumes_watch_of(old);
+    let is_well = || runner::healthy(app, old, runner::CHECK).is_ok();
+    if is_as_configured && has_switched && (is_well() || has_failed_its_watch(app, turn, old)) {
         turn.say(format_args!("already switched: {old} runs as configured"));
         (about.instance, about.release) = (Some(old.clone()), Some(release.clone()));
         return watch_again(app, turn, change, old, &release);
@@ -188,8 +228,8 @@ fn cut_over(
 ) -> Result<Exit> {
     let deadline = Deadline::after(app.config.deploy.timeout);
     // The way back until the cutover: the other instance gets its former release again, and runs if it did.
+    let before = Before::of(app, turn, new, release)?;
     turn.doing(format_args!("starting {new} with {release}"), None);
-    let before = Before::of(app, new)?;
     let started = update().and_then(|()| runner::start(app, new, deadline));
     started.inspect_err(|_| go_back(turn, app, new, &before))?;
     turn.say(format_args!("{new} is healthy, {}", output::span(change.step("start"))));
@@ -197,7 +237,11 @@ fn cut_over(
     let prepared = hooks::run(app, Hook::BeforeConnect, about, &app.release(release), deadline);
     prepared.with_context(|| format!("cannot connect {new}")).inspect_err(|_| go_back(turn, app, new, &before))?;
     turn.doing(format_args!("connecting {new}"), Some(new));
-    nginx::switch(app, new).inspect_err(|_| go_back(turn, app, new, &before))?;
+    runner::switch(app, new).inspect_err(|error| {
+        if exit_of(error) != Exit::Stranded {
+            go_back(turn, app, new, &before);
+        }
+    })?;
     turn.say(format_args!("{new} is enabled, {}", output::span(change.step("connect"))));
 
     // The way back after the cutover: the old instance still runs, the traffic returns to it, and the workers.
@@ -209,6 +253,13 @@ fn cut_over(
     })?;
     change.step("soak");
     finish(app, turn, app.other(new))
+}
+
+/// Whether an instance to which a tool has cut over that was killed since is not well, and what stands by is: that is the way
+/// back then, and no place for the same once more.
+fn has_failed_its_watch(app: &App, turn: &Turn, enabled: &Instance) -> bool {
+    let is_well = |instance| runner::healthy(app, instance, runner::CHECK).is_ok();
+    turn.resumes_watch_of(enabled) && !is_well(enabled) && is_well(app.other(enabled))
 }
 
 /// Watches an instance to which a tool has cut over that was killed since: whatever it was killed in, its watch was not over.

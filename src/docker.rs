@@ -2,6 +2,7 @@
 //!
 //! The engine is where containers and images are known; what it says is believed each time it is asked. Fields and status
 //! codes are those of Docker Engine API v1.41 (Docker 20.10), which later engines still answer.
+#![deny(clippy::arithmetic_side_effects)]
 
 mod container;
 mod log;
@@ -38,7 +39,9 @@ const REMOVAL: Duration = Duration::from_secs(300);
 /// How often it is asked whether something is gone.
 const POLL: Duration = Duration::from_millis(50);
 /// Docker gives a container this long to end when nobody said how long, in seconds.
-const USUAL_GRACE: u64 = 10;
+const USUAL_GRACE: i64 = 10;
+/// What a longer time is taken for, or one without end, in seconds: a century. The clock takes no more than some.
+const LONGEST_GRACE: u64 = 100 * 365 * 86_400;
 /// The longest line of the engine's own that is read.
 const ANSWER_LIMIT: u64 = 64 * 1024 * 1024;
 
@@ -123,9 +126,11 @@ impl Engine {
     /// Ends a container as its own configuration says: its stop signal, then SIGKILL after its grace period. What does not
     /// run, or is gone, is ended.
     pub fn stop(&self, container: &Container) -> Result<()> {
-        let grace = Duration::from_secs(container.config.stop_timeout.unwrap_or(USUAL_GRACE));
+        let seconds = container.config.stop_timeout.unwrap_or(USUAL_GRACE);
+        let grace = Duration::from_secs(u64::try_from(seconds).unwrap_or(LONGEST_GRACE).min(LONGEST_GRACE));
         let path = format!("/containers/{}/stop", container.id);
-        self.attempt(Method::POST, &path, &[], grace + PATIENCE, &[StatusCode::NOT_MODIFIED, StatusCode::NOT_FOUND])
+        let fine = [StatusCode::NOT_MODIFIED, StatusCode::NOT_FOUND];
+        self.attempt(Method::POST, &path, &[], grace.saturating_add(PATIENCE), &fine)
     }
 
     /// Removes a container, which is killed if it runs. With it go, if `with_volumes`, those volumes that the engine itself
@@ -156,10 +161,10 @@ impl Engine {
     pub fn memory(&self, container: &Container) -> Result<Option<u64>> {
         let path = format!("/containers/{}/stats", container.id);
         let stats: Value = self.read(&path, &[("stream", "false"), ("one-shot", "true")])?;
-        let memory = &stats["memory_stats"];
-        let cache = memory["stats"].get("total_inactive_file").or_else(|| memory["stats"].get("inactive_file"));
-        let cache = cache.and_then(Value::as_u64).unwrap_or(0);
-        Ok(memory["usage"].as_u64().map(|usage| usage.saturating_sub(cache)))
+        let number = |path: &str| stats.pointer(path).and_then(Value::as_u64);
+        let cache =
+            number("/memory_stats/stats/total_inactive_file").or_else(|| number("/memory_stats/stats/inactive_file"));
+        Ok(number("/memory_stats/usage").map(|usage| usage.saturating_sub(cache.unwrap_or(0))))
     }
 
     /// How often a container has ended since it was made, and how, as far as the engine remembers; oldest first.
@@ -171,14 +176,15 @@ impl Engine {
         let lines = BufReader::new(body.into_reader()).lines().map_while(Result::ok);
         let (mut ends, mut out_of_memory) = (Vec::new(), false);
         for event in lines.filter_map(|line| serde_json::from_str::<Value>(&line).ok()) {
-            if event["Action"] == "oom" {
+            if event.get("Action").is_some_and(|action| action == "oom") {
                 out_of_memory = true;
                 continue;
             }
-            let code = event["Actor"]["Attributes"]["exitCode"].as_str().and_then(|code| code.parse().ok());
-            let nanoseconds = event["timeNano"].as_u64();
-            if let (Some(code), Some(nanoseconds)) = (code, nanoseconds) {
-                let at = UNIX_EPOCH + Duration::from_nanos(nanoseconds);
+            let code = event.pointer("/Actor/Attributes/exitCode").and_then(Value::as_str);
+            let code = code.and_then(|code| code.parse().ok());
+            let nanoseconds = event.get("timeNano").and_then(Value::as_u64).map(Duration::from_nanos);
+            let at = nanoseconds.and_then(|since| UNIX_EPOCH.checked_add(since));
+            if let (Some(code), Some(at)) = (code, at) {
                 ends.push(End { at, how: container::exit_in_words(code, out_of_memory) });
             }
             out_of_memory = false;

@@ -49,6 +49,15 @@ impl Expectation {
             _ => Ok(()),
         }
     }
+
+    /// Whether there is an answer at all, whatever it is.
+    pub fn is_answered(&self, port: u16, timeout: Duration) -> bool {
+        if self.path.is_empty() {
+            self.check(port, timeout).is_ok()
+        } else {
+            http::get(port, &self.path, timeout).is_ok()
+        }
+    }
 }
 
 fn unexpected_status(answer: &http::Answer) -> String {
@@ -61,7 +70,7 @@ fn unexpected_status(answer: &http::Answer) -> String {
 
 /// The beginning of a body on one line, after `: `; nothing for an empty one.
 fn quoted(body: &[u8]) -> String {
-    let start = String::from_utf8_lossy(&body[..body.len().min(QUOTED_BYTES)]);
+    let start = String::from_utf8_lossy(body.get(..QUOTED_BYTES).unwrap_or(body));
     let said = quote(start.lines(), QUOTED_LINES);
     if said.is_empty() { said } else { format!(": {said}") }
 }

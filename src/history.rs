@@ -20,6 +20,10 @@ use crate::source::{self, Origin};
 
 /// The outcome of what went well.
 const DONE: &str = "done";
+/// The outcome of what failed after the cutover.
+const ROLLED_BACK: &str = "rolled back";
+/// The outcome of what failed after the cutover, and whose way back failed.
+const STRANDED: &str = "stranded";
 /// How long the source may take to say where a branch is.
 const QUESTION: Duration = Duration::from_secs(60);
 /// How many changes back the last deploy of a reference is looked for.
@@ -71,12 +75,7 @@ struct Side {
 impl Change {
     /// A change that this tool begins now, asked for by `who`; None: by who called.
     pub fn begin(tool: &'static str, app: &App, who: Option<&str>) -> Result<Change> {
-        let from = match nginx::enabled(app)? {
-            Some(instance) => {
-                Some(Side { instance: instance.to_string(), release: source::release_of(app, instance)? })
-            }
-            None => None,
-        };
+        let from = nginx::enabled(app)?.map(|instance| Side::of(app, instance)).transpose()?;
         let now = Instant::now();
         Ok(Change {
             tool,
@@ -88,6 +87,38 @@ impl Change {
             from,
             to: None,
         })
+    }
+
+    /// Another one is enabled than when it began.
+    pub fn begins_anew(&mut self, app: &App) -> Result<()> {
+        self.from = nginx::enabled(app)?.map(|instance| Side::of(app, instance)).transpose()?;
+        Ok(())
+    }
+
+    /// Writes down another change, which was made for the sake of this one: `what` was done, and why.
+    pub fn beside(
+        &self,
+        app: &App,
+        what: &str,
+        from: Option<&Instance>,
+        to: Option<&Instance>,
+        reason: &str,
+    ) -> Result<()> {
+        let side = |instance: Option<&Instance>| instance.map(|instance| Side::of(app, instance)).transpose();
+        write(
+            app,
+            &Line {
+                at: now(),
+                who: self.who.clone().unwrap_or_else(|| app.caller.clone()),
+                what: what.to_owned(),
+                wanted: None,
+                from: side(from)?,
+                to: side(to)?,
+                seconds: Map::new(),
+                outcome: DONE.to_owned(),
+                reason: Some(reason.to_owned()),
+            },
+        )
     }
 
     /// It is known what is wanted: what this reference names now, or a path.
@@ -106,6 +137,11 @@ impl Change {
         self.to = Some(Side { instance: instance.to_string(), release: release.into().cloned() });
     }
 
+    /// Whether this is the release that it leads to.
+    pub fn is_of(&self, release: &ReleaseId) -> bool {
+        self.to.as_ref().is_some_and(|side| side.release.as_ref() == Some(release))
+    }
+
     /// A step has ended; returns how long it took.
     pub fn step(&mut self, name: &str) -> Duration {
         let took = self.step_began.elapsed();
@@ -114,13 +150,16 @@ impl Change {
         took
     }
 
-    /// How a change has ended that came to this: `done`, `failed` or `rolled back`. None: nothing has changed.
+    /// How a change has ended that came to this: `done`, `failed`, `rolled back` or `stranded`. None: nothing has changed.
     pub fn outcome(&self, result: &Result<Exit>) -> Option<&'static str> {
         match result {
             Ok(_) if self.to.is_none() => None,
             Ok(_) => Some(DONE),
-            Err(error) if exit_of(error) == Exit::RolledBack => Some("rolled back"),
-            Err(_) => Some("failed"),
+            Err(error) => Some(match exit_of(error) {
+                Exit::RolledBack => ROLLED_BACK,
+                Exit::Stranded => STRANDED,
+                _ => "failed",
+            }),
         }
     }
 
@@ -129,7 +168,7 @@ impl Change {
         let Some(outcome) = self.outcome(result) else { return Ok(()) };
         self.seconds.insert("total".to_owned(), rounded(self.began.elapsed()));
         let line = Line {
-            at: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            at: now(),
             who: self.who.unwrap_or_else(|| app.caller.clone()),
             what: self.tool.to_owned(),
             wanted: self.wanted,
@@ -139,10 +178,45 @@ impl Change {
             outcome: outcome.to_owned(),
             reason: result.as_ref().err().map(|error| format!("{error:#}")),
         };
-        let text = serde_json::to_string(&line).context("cannot make JSON")? + "\n";
-        let path = app.history();
-        durable::append(&path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+        write(app, &line)
     }
+}
+
+impl Side {
+    fn of(app: &App, instance: &Instance) -> Result<Side> {
+        Ok(Side { instance: instance.to_string(), release: app.release_of(instance)? })
+    }
+}
+
+fn now() -> String {
+    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
+}
+
+fn write(app: &App, line: &Line) -> Result<()> {
+    let text = serde_json::to_string(line).context("cannot make JSON")? + "\n";
+    let path = app.history();
+    durable::append(&path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Whether a release was rolled back when it served last: by a tool, or by somebody who connected an older one.
+pub fn was_rolled_back(app: &App, release: &ReleaseId) -> Result<bool> {
+    let is = |side: &Option<Side>| side.as_ref().is_some_and(|side| side.release.as_ref() == Some(release));
+    let verdict = |past: Line| {
+        let is_by_hand = ["rollback", "connect-to-nginx"].contains(&past.what.as_str());
+        let is_older = past.to.as_ref().is_some_and(|to| to.release.as_ref() < Some(release));
+        match past.outcome.as_str() {
+            DONE if is(&past.to) => Some(false),
+            DONE if is(&past.from) && is_by_hand && is_older => Some(true),
+            ROLLED_BACK | STRANDED if is(&past.to) => Some(true),
+            _ => None,
+        }
+    };
+    for past in past::lines(app)?.take(SEARCHED_LINES) {
+        if let Some(verdict) = verdict(past?) {
+            return Ok(verdict);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether the source has something under the wanted name that is new, or that `tool` has begun and not finished, as far as

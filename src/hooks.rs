@@ -43,6 +43,11 @@ impl Hook {
             Hook::OnFailure => "on-failure",
         }
     }
+
+    /// Whether it is a part of the build.
+    fn builds(self) -> bool {
+        matches!(self, Hook::BeforeBuild | Hook::AfterBuild)
+    }
 }
 
 /// What hooks are told about a deploy. What is not known (yet) is None, and they get it as an empty variable.
@@ -102,6 +107,8 @@ pub fn run(app: &App, hook: Hook, about: &About, directory: &Path, deadline: Dea
     let release = about.release.as_ref().map_or("no release", ReleaseId::as_str);
     logfile::open_for(&log, &format!("{} for {release}", hook.name()))?;
     let run = Run::new(&path, [] as [&str; 0]).environment(app.common_environment()?).environment(about.variables());
+    // What others do may be done for good, or go on behind the hook.
+    let run = if hook.builds() { run.expendable() } else { run };
     let what = format!("hooks/{}", hook.name());
     run.directory(directory).logged(&what, &log, deadline.within(app.config.hooks.timeout))
 }

@@ -1,18 +1,27 @@
 //! HTTP, as much as is needed of it: one GET over loopback, for the health check and for nginx's confirmation; and, in
 //! [`request`], one request served.
+#![deny(clippy::arithmetic_side_effects)]
 
+pub mod connection;
 pub mod request;
 
 use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use ureq::Agent;
-use ureq::http::HeaderMap;
+use ureq::config::Config;
+use ureq::http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::NextTimeout;
 
 use crate::output;
+use connection::FromTheSame;
 
 /// How much of an answer's body is read; an app may answer a health check with megabytes.
 const BODY_LIMIT: u64 = 64 * 1024;
+/// HTTP's own port.
+pub const PORT: u16 = 80;
 
 /// An answer.
 #[derive(Debug)]
@@ -25,19 +34,36 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
+impl Answer {
+    /// How large its header fields are, in bytes.
+    pub fn header_size(&self) -> usize {
+        let parts = self.headers.iter().flat_map(|(name, value)| [name.as_str().len(), value.len(), ": \r\n".len()]);
+        parts.fold(0, usize::saturating_add)
+    }
+}
+
 /// Asks `http://127.0.0.1:PORT/PATH` once. Redirects are not followed and proxies of the environment are not used: the
 /// question is what this very port answers. The error is in words, such as `connection refused`.
 pub fn get(port: u16, path: &str, timeout: Duration) -> Result<Answer, String> {
-    let agent: Agent = Agent::config_builder()
+    call(&format!("http://127.0.0.1:{port}{path}"), Loopback, timeout)
+}
+
+/// [`get`] from a server that is reached at this address and called by this host, which a port may follow.
+pub fn ask(at: SocketAddr, host: &str, path: &str, timeout: Duration) -> Result<Answer, String> {
+    call(&format!("http://{host}{path}"), At(at), timeout)
+}
+
+fn call(url: &str, resolver: impl Resolver, timeout: Duration) -> Result<Answer, String> {
+    let config = Agent::config_builder()
         .timeout_global(Some(timeout))
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)
         .proxy(None)
         .user_agent(concat!("cutover/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .into();
-    let asked = agent.get(format!("http://127.0.0.1:{port}{path}")).header("Connection", "close").call();
+        .build();
+    let agent = Agent::with_parts(config, FromTheSame, resolver);
+    let asked = agent.get(url).header("Connection", "close").call();
     let response = asked.map_err(|error| in_words(&error, timeout))?;
     let (parts, body) = response.into_parts();
     let mut read = Vec::new();
@@ -47,6 +73,42 @@ pub fn get(port: u16, path: &str, timeout: Duration) -> Result<Answer, String> {
         error => format!("no whole answer: {}", in_words(&error, timeout)),
     })?;
     Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body: read })
+}
+
+/// Finds every host here. The usual resolver starts a thread for each question, and panics where there is none to be had.
+#[derive(Debug)]
+pub(crate) struct Loopback;
+
+impl Resolver for Loopback {
+    fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let mut found = self.empty();
+        found.push(SocketAddr::from((Ipv4Addr::LOCALHOST, uri.port_u16().unwrap_or(PORT))));
+        Ok(found)
+    }
+}
+
+/// Finds every host at one address.
+#[derive(Debug)]
+struct At(SocketAddr);
+
+impl Resolver for At {
+    fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let mut found = self.empty();
+        found.push(self.0);
+        Ok(found)
+    }
+}
+
+/// Reads the head of an answer, with at most this many fields; its body is not there. None: it is no HTTP.
+pub fn read_head(head: &[u8], fields: usize) -> Option<Answer> {
+    let mut read = vec![httparse::EMPTY_HEADER; fields];
+    let mut response = httparse::Response::new(&mut read);
+    response.parse(head).ok()?;
+    let headers = response.headers.iter().filter_map(|field| {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+        Some((name, HeaderValue::from_bytes(field.value).ok()?))
+    });
+    Some(Answer { status: response.code?, headers: headers.collect(), body: Vec::new() })
 }
 
 fn in_words(error: &ureq::Error, timeout: Duration) -> String {

@@ -5,8 +5,8 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | 0 | [`outcome`], [`deadline`], [`output`], [`account`], [`durable`] |
-//! | 1 | mechanisms that know nothing of the app: [`command`], [`process`], [`lock`], [`http`], [`health`], [`logfile`], [`terminal`], [`watching`], [`docker`] |
+//! | 0 | [`outcome`], [`deadline`], [`harmless`], [`output`], [`bounded`], [`durable`], [`removal`], [`trust`] |
+//! | 1 | mechanisms that know nothing of the app: [`command`], [`process`], [`account`], [`lock`], [`http`], [`health`], [`logfile`], [`terminal`], [`watching`], [`docker`] |
 //! | 2 | [`app`]: the home, the configuration, all names and paths |
 //! | 3 | [`nginx`]: which instance gets the traffic; [`compose`]: the instances as services; [`hooks`]: the user's own programs; [`push`]: what a webhook asks for, and its queue |
 //! | 4 | [`source`]: which release an instance has |
@@ -17,14 +17,19 @@
 //! The library returns and the tools speak: nothing here prints to standard output, exits, or changes the directory. Only
 //! [`deploying`] tells its steps as it takes them.
 
+// A test that is out of range fails, as it should.
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::string_slice))]
+
 pub mod account;
 pub mod app;
+pub mod bounded;
 pub mod command;
 pub mod compose;
 pub mod deadline;
 pub mod deploying;
 pub mod docker;
 pub mod durable;
+pub mod harmless;
 pub mod health;
 pub mod history;
 pub mod hooks;
@@ -34,6 +39,10 @@ pub mod lock;
 pub mod logfile;
 pub mod logs;
 pub mod nginx;
+#[cfg(test)]
+#[path = "../tests/not_tested.rs"]
+#[allow(clippy::print_stderr)]
+mod not_tested;
 pub mod outcome;
 pub mod output;
 pub mod overview;
@@ -41,7 +50,9 @@ pub mod pm2;
 pub mod process;
 pub mod push;
 pub mod questions;
+pub mod removal;
 pub mod runner;
 pub mod source;
 pub mod terminal;
+pub mod trust;
 pub mod watching;

@@ -6,15 +6,16 @@
 //! for the holder of a lock of its own.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 
+use crate::bounded::{self, Links};
 use crate::deadline::Deadline;
 use crate::process::Pid;
 
@@ -37,9 +38,12 @@ impl Lock {
             .create(true)
             .truncate(false)
             .mode(0o640)
-            .custom_flags(libc::O_NOFOLLOW)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
             .open(path)
             .with_context(cannot)?;
+        if !file.metadata().with_context(cannot)?.is_file() {
+            bail!("{}: it is no file", cannot());
+        }
         match fcntl(&file, FcntlArg::F_SETLK(&whole_file())) {
             Ok(_) => Ok(Some(Lock { file })),
             Err(Errno::EACCES | Errno::EAGAIN) => Ok(None),
@@ -63,17 +67,29 @@ impl Lock {
     /// see a part. It stays when the holder is killed, and names
     /// who wrote it: whoever takes the lock next has not said anything yet.
     pub fn note(&self, note: &str) -> Result<()> {
-        let present = self.file.metadata().context("cannot look at the lock file")?.len() as usize;
-        let width = NOTE_WIDTH.max(present.saturating_sub(1));
-        let padded = format!("{:<width$}\n", format!("{} {note}", Pid::own()));
-        self.file.write_all_at(padded.as_bytes(), 0).context("cannot write a note into the lock file")
+        let mut present = self.file.metadata().context("cannot look at the lock file")?.len();
+        if present > LONGEST_NOTE {
+            // That is no note of ours.
+            self.file.set_len(LONGEST_NOTE).context("cannot cut the lock file")?;
+            present = LONGEST_NOTE;
+        }
+        let width = usize::try_from(present)?.saturating_sub(1).max(NOTE_WIDTH);
+        let mut padded = format!("{} {note}", Pid::own()).into_bytes();
+        padded.resize(padded.len().max(width), b' ');
+        padded.push(b'\n');
+        self.file.write_all_at(&padded, 0).context("cannot write a note into the lock file")
+    }
+
+    /// Has the disk keep the note.
+    pub fn keep_note(&self) -> Result<()> {
+        self.file.sync_data().context("cannot flush the lock file")
     }
 
     /// The note that is there: the own one, or what an earlier holder left. Empty when there is none.
     pub fn read_note(&self) -> String {
         let mut bytes = [0; NOTE_WIDTH];
         let length = self.file.read_at(&mut bytes, 0).unwrap_or(0);
-        split(&String::from_utf8_lossy(&bytes[..length])).1.to_owned()
+        split(&String::from_utf8_lossy(bytes.get(..length).unwrap_or_default())).1.to_owned()
     }
 }
 
@@ -83,7 +99,9 @@ fn split(text: &str) -> (&str, &str) {
 }
 
 /// The room for a note, in bytes.
-const NOTE_WIDTH: usize = 511;
+const NOTE_WIDTH: usize = 1023;
+/// How long a note can be that is read, in bytes: those of many programs are long.
+const LONGEST_NOTE: u64 = 1024 * 1024;
 
 /// Who holds a lock, or held it last.
 #[derive(Debug)]
@@ -98,8 +116,7 @@ pub struct Holder {
 pub fn last_holder(path: &Path) -> Result<Option<Holder>> {
     let cannot = || format!("cannot ask who holds {}", path.display());
     // Neither a link is followed nor a pipe waited for: root may be asking, in a home of somebody else's.
-    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
-    let file = match opened {
+    let file = match bounded::open(path, Links::Refused) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened.with_context(cannot)?,
     };
@@ -107,7 +124,9 @@ pub fn last_holder(path: &Path) -> Result<Option<Holder>> {
     fcntl(&file, FcntlArg::F_GETLK(&mut question)).with_context(cannot)?;
     let is_held = question.l_type != libc::F_UNLCK as libc::c_short;
     let pid = is_held.then(|| Pid::from_raw(question.l_pid));
-    let text = io::read_to_string(&file).with_context(cannot)?;
+    let mut text = Vec::new();
+    (&file).take(LONGEST_NOTE).read_to_end(&mut text).with_context(cannot)?;
+    let text = String::from_utf8_lossy(&text);
     let (writer, note) = split(&text);
     let is_theirs = pid.is_none_or(|pid| pid.to_string() == writer);
     Ok(Some(Holder { pid, note: if is_theirs { note.to_owned() } else { String::new() } }))

@@ -12,6 +12,7 @@ use clap::Args;
 use regex::Regex;
 
 use crate::app::{App, Instance, ReleaseId};
+use crate::harmless::Painted;
 use crate::logfile::{self, Backwards, Choice, Line};
 use crate::runner::Tail;
 
@@ -78,7 +79,7 @@ enum Follower {
 
 impl Wanted {
     /// What is to be printed of what there is; and what follows it, where that is wanted.
-    pub fn begin(&self, app: &App) -> Result<(String, Option<Following>)> {
+    pub fn begin(&self, app: &App) -> Result<(Painted, Option<Following>)> {
         let look = Look::of_stdout(self.timestamps || self.deploys);
         let logs = self.logs(app)?;
         let (mut lines, mut followers) = (Vec::new(), Vec::new());
@@ -89,7 +90,7 @@ impl Wanted {
         }
         let mut lines = merged(lines);
         lines.drain(..lines.len().saturating_sub(self.most().unwrap_or(usize::MAX)));
-        let text = text(&lines, &look, |log| logs[log].name.as_ref());
+        let text = text(&lines, &look, |log| logs.get(log)?.name.as_ref());
         let following = Following { logs: logs.into_iter().zip(followers).collect(), look };
         Ok((text, self.follow.then_some(following)))
     }
@@ -161,14 +162,14 @@ impl Follower {
 
 impl Following {
     /// What is to be printed of what has come since the last call.
-    pub fn new_text(&mut self) -> Result<String> {
+    pub fn new_text(&mut self) -> Result<Painted> {
         let mut new = Vec::new();
         for (log, follower) in &mut self.logs {
             let mut lines = follower.new_lines()?;
             lines.retain(|line| log.choice.fits(line));
             new.push(lines);
         }
-        Ok(text(&merged(new), &self.look, |log| self.logs[log].0.name.as_ref()))
+        Ok(text(&merged(new), &self.look, |log| self.logs.get(log)?.0.name.as_ref()))
     }
 }
 
@@ -201,8 +202,8 @@ fn merged(logs: Vec<Vec<Line>>) -> Vec<(usize, Line)> {
     dated.into_iter().map(|(_, log, line)| (log, line)).collect()
 }
 
-fn text<'a>(lines: &[(usize, Line)], look: &Look, name: impl Fn(usize) -> Option<&'a Name>) -> String {
-    let mut text = String::new();
+fn text<'a>(lines: &[(usize, Line)], look: &Look, name: impl Fn(usize) -> Option<&'a Name>) -> Painted {
+    let mut text = look.nothing();
     for (log, line) in lines {
         look.add(&mut text, name(*log).and_then(|name| name.label(line)).as_ref(), line);
     }
@@ -219,14 +220,15 @@ fn moment(text: &str) -> Result<SystemTime, String> {
 /// A time as RFC 3339 writes it; without an offset, in UTC.
 fn time(text: &str) -> Option<SystemTime> {
     let date = "2026-11-21".len();
-    let Some(sign) = text.rfind(['+', '-']).filter(|at| *at > date) else {
+    let sign = text.rfind(['+', '-']).filter(|at| *at > date);
+    let Some((local, zone)) = sign.and_then(|at| text.split_at_checked(at)) else {
         return humantime::parse_rfc3339_weak(text).ok();
     };
-    let local = humantime::parse_rfc3339_weak(&text[..sign]).ok()?;
-    let (hours, minutes) = text[sign + 1..].split_once(':')?;
+    let local = humantime::parse_rfc3339_weak(local).ok()?;
+    let (hours, minutes) = zone.strip_prefix(['+', '-'])?.split_once(':')?;
     let number = |digits: &str| digits.parse::<u8>().ok().map(u64::from);
     let offset = Duration::from_secs(60 * (60 * number(hours)? + number(minutes)?));
-    if text[sign..].starts_with('+') { local.checked_sub(offset) } else { local.checked_add(offset) }
+    if zone.starts_with('+') { local.checked_sub(offset) } else { local.checked_add(offset) }
 }
 
 /// A regular expression, or what is wrong with it in one line.

@@ -2,14 +2,18 @@
 
 mod confirm;
 mod marks;
+mod parse;
 mod program;
 mod render;
+mod site;
 mod traffic;
 
-pub use confirm::Answer;
+pub use confirm::{Answer, closed_directory};
 pub use marks::{tell_count, tell_free_slot};
+pub use parse::Server;
 pub use program::{Laid, Nginx};
-pub use render::{Files, files};
+pub use render::{Build, Files, Version, conf_dir, files, instance_file};
+pub use site::Site;
 pub use traffic::{Traffic, traffic};
 
 use std::fs;
@@ -21,26 +25,42 @@ use anyhow::{Context, Result, anyhow};
 use crate::app::{App, Instance};
 use crate::deadline::Deadline;
 use crate::durable;
-use crate::outcome::usage;
+use crate::outcome::{stranded, usage};
 
 use confirm::Refusal;
 use marks::Mark;
 
 /// How long workers of the configuration before may still answer after a reload, on a slow machine.
-const HANDOVER: Duration = Duration::from_secs(1);
+pub const HANDOVER: Duration = Duration::from_secs(1);
 /// The pause between two looks for that.
-const POLL: Duration = Duration::from_millis(20);
+pub const POLL: Duration = Duration::from_millis(20);
 
 /// The instance that the enabled link names; None when nothing is enabled yet.
 pub fn enabled(app: &App) -> Result<Option<&Instance>> {
     let link = app.enabled_link();
     let target = match fs::read_link(&link) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        read => read.with_context(|| format!("cannot read {}", link.display()))?,
+        Err(error) => {
+            let reason = blindness(app).unwrap_or_else(|| error.to_string());
+            return Err(anyhow!("cannot read {}: {reason}", link.display()));
+        }
+        Ok(target) => target,
     };
     let named = app.config.instances.iter().find(|instance| target.as_os_str() == instance.name());
     let unknown = || anyhow!("cannot tell what is enabled: {} names {}, no instance", link.display(), target.display());
     named.map(Some).ok_or_else(unknown)
+}
+
+/// What keeps nginx from seeing which instance is enabled, in words, with the remedy; None: nothing.
+///
+/// Nothing that nginx can be told would bring back the traffic: to its workers, no instance is enabled.
+pub fn blindness(app: &App) -> Option<String> {
+    let closed = closed_directory(app)?;
+    let [first, _] = &app.config.instances;
+    Some(format!(
+        "others may not search {0}, so nginx's workers do not see what is enabled and use {first}: chmod o+x {0} as root",
+        closed.display()
+    ))
 }
 
 /// The instance that gets no traffic; the first one when nothing is enabled.
@@ -60,20 +80,41 @@ pub fn named_or_disabled<'a>(app: &'a App, argument: Option<&str>) -> Result<&'a
 }
 
 /// Cuts over to `target`: one rename, then nginx itself is asked, and the rename flushed. When nginx does not confirm, or
-/// the disk fails, the old link is put back and the error says why; the service is as it was.
+/// the disk fails, the old link is put back and the error says why; the service is as it was. That it cannot be put back is
+/// [`Exit::Stranded`].
 pub fn switch(app: &App, target: &Instance) -> Result<()> {
     let link = app.enabled_link();
     let cannot = || format!("cannot connect {target}");
     let before = enabled(app)?;
     if before != Some(target) {
-        durable::swap_link(&link, target.name().as_ref())
-            .with_context(|| format!("{}: {}: was install run?", cannot(), link.display()))?;
+        durable::turn_link(&link, target.name())
+            .map_err(|error| anyhow!("{}: cannot turn {}: {error}{}", cannot(), link.display(), remedy(app, &error)))?;
     }
     let flush = || durable::sync_directory_of(&link).with_context(|| format!("cannot flush {}", link.display()));
     let confirmed = confirm::confirm(app, target).map_err(|refusal| anyhow!("{refusal}"));
     let Err(reason) = confirmed.and_then(|()| flush()) else { return Ok(()) };
-    point_back(app, before).with_context(|| format!("{}: {reason:#}", cannot()))?;
-    Err(reason.context(cannot()))
+    let reason = reason.context(cannot());
+    Err(match point_back(app, before) {
+        Ok(()) => reason,
+        Err(failed) => stranded(&reason, &failed),
+    })
+}
+
+/// What is to be done about an error of the link's directory, behind a colon; empty: nothing that could be named.
+fn remedy(app: &App, error: &io::Error) -> String {
+    let state = app.state();
+    match error.kind() {
+        io::ErrorKind::NotFound => format!(": run install, which makes {}", state.display()),
+        io::ErrorKind::PermissionDenied => {
+            format!(": run install again, which gives {} to {}", state.display(), app.owner.name)
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            ": mount it writable again; the kernel's log says why it is not".to_owned()
+        }
+        io::ErrorKind::StorageFull => ": make room there, or free inodes (df, df -i)".to_owned(),
+        io::ErrorKind::QuotaExceeded => format!(": {} has used up the quota there", app.owner.name),
+        _ => String::new(),
+    }
 }
 
 /// Takes the traffic back to the instance that had it; None: nobody had. An nginx that does not answer is no reason to leave
@@ -86,14 +127,19 @@ pub fn take_back(app: &App, before: Option<&Instance>) -> Result<()> {
     }
 }
 
-/// Has the enabled link lead to where it led before.
+/// Has the enabled link lead to where it led before. A disk that fails is asked a few times more: nothing else could be done.
 fn point_back(app: &App, before: Option<&Instance>) -> Result<()> {
     let link = app.enabled_link();
-    let back = match before {
-        Some(old) => durable::swap_link(&link, old.name().as_ref()),
+    let back = || match before {
+        Some(old) => durable::turn_link(&link, old.name()),
         None => durable::remove_if_there(&link),
     };
-    back.with_context(|| format!("{} could not be put back", link.display()))?;
+    let patience = Deadline::after(HANDOVER);
+    let mut pointed = back();
+    while pointed.is_err() && patience.sleep(POLL) {
+        pointed = back();
+    }
+    pointed.with_context(|| format!("{} could not be put back", link.display()))?;
     // What was not flushed may come back after a power cut; there is nothing better to do about it than to go on.
     let _ = durable::sync_directory_of(&link);
     Ok(())

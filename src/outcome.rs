@@ -5,12 +5,15 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
 use clap::error::ErrorKind;
+use nix::sys::signal::{SigSet, Signal};
+
+use crate::harmless::{self, Painted, is_harmful};
 
 /// How a tool ended. The numbers are a contract with scripts; 137, 168, 169 and 194 are never used, because SSM's
 /// agent gives them meanings of its own.
@@ -26,10 +29,20 @@ pub enum Exit {
     Failed = 3,
     /// 4: failed after the cutover; rolled back.
     RolledBack = 4,
+    /// 5: failed after the cutover, and the way back failed too.
+    Stranded = 5,
     /// 75: another deploy holds the lock (`EX_TEMPFAIL`).
     Busy = 75,
     /// 124: timed out, as timeout(1) says it.
     TimedOut = 124,
+}
+
+impl Exit {
+    /// How a tool ended that ended with this code; None: none of ours does.
+    pub fn of_code(code: i32) -> Option<Exit> {
+        use Exit::{Busy, Done, Failed, No, RolledBack, Stranded, TimedOut, Usage};
+        [Done, No, Usage, Failed, RolledBack, Stranded, Busy, TimedOut].into_iter().find(|exit| *exit as i32 == code)
+    }
 }
 
 /// An error that knows the exit code it must end in. Any other error ends in [`Exit::Failed`].
@@ -51,6 +64,11 @@ impl std::error::Error for Failure {}
 /// An error of the user's making: arguments or configuration (exit 2).
 pub fn usage(message: impl Into<String>) -> anyhow::Error {
     failure(Exit::Usage, message)
+}
+
+/// A failure after a cutover, and why the way back failed as well (exit 5).
+pub fn stranded(reason: &anyhow::Error, way_back: &anyhow::Error) -> anyhow::Error {
+    failure(Exit::Stranded, format!("{reason:#}; and the way back failed: {way_back:#}"))
 }
 
 /// A deadline that passed (exit 124).
@@ -76,6 +94,8 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
 ///
 /// A reader that went away (`| head -1`) is not an error: the tool ends quietly with 0, as the pipeline wanted no more.
 pub fn main<A: Parser>(tool: &'static str, run: fn(A) -> Result<Exit>) -> ExitCode {
+    // A write behind the caller's limit of a file's size is an error that can be told then.
+    let _ = SigSet::from(Signal::SIGXFSZ).thread_block();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let outcome = match A::try_parse_from(arguments) {
         Ok(parsed) => run(parsed),
@@ -111,14 +131,11 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 /// Folds a message into one line, so that a log reader never has to guess where it ends. Quoted lines of a child's
-/// output are joined by ` | `; control characters, which an argument may hold, are escaped; of a very long message the
-/// middle is left out.
+/// output are joined by ` | `; what could act on a terminal, as an argument or a file name may, is escaped; of a very long
+/// message the middle is left out.
 pub fn one_line(message: &str) -> String {
     let lines: Vec<&str> = message.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
-    let escaped = lines.join(" | ").chars().fold(String::new(), |text, character| match character.is_control() {
-        true => text + &character.escape_default().to_string(),
-        false => text + character.encode_utf8(&mut [0; 4]),
-    });
+    let escaped = harmless::escaped(&lines.join(" | "));
     let count = escaped.chars().count();
     if count <= LONGEST_MESSAGE {
         return escaped;
@@ -130,59 +147,80 @@ pub fn one_line(message: &str) -> String {
 /// The last `count` lines of a text, as an error quotes them: joined by ` | `, each cut to 200 characters,
 /// without colours and other control characters. All that a failed deploy prints must fit into SSM's 2,500 bytes.
 pub fn quote<'a>(lines: impl IntoIterator<Item = &'a str>, count: usize) -> String {
-    let all = readable(lines);
-    all[all.len().saturating_sub(count)..].join(" | ")
+    let mut all = readable(lines);
+    all.drain(..all.len().saturating_sub(count));
+    all.join(" | ")
 }
 
 /// The same of the first `count` lines: a tool that fails says what is wrong first, and then what follows from it.
 pub fn quote_first<'a>(lines: impl IntoIterator<Item = &'a str>, count: usize) -> String {
-    let all = readable(lines);
-    all[..all.len().min(count)].join(" | ")
+    let mut all = readable(lines);
+    all.truncate(count);
+    all.join(" | ")
 }
 
 fn readable<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     lines.into_iter().map(plain).filter(|line| !line.is_empty()).collect()
 }
 
-/// A line without escape sequences (`ESC [ … letter`) and control characters, cut to 200 characters.
+/// A line without escape sequences (`ESC [ … letter`) and harmful characters, cut to 200 characters.
 fn plain(line: &str) -> String {
     let mut kept = String::new();
     let mut characters = line.trim().chars();
     while let Some(character) = characters.next() {
         if character == '\u{1b}' {
             let _ = characters.by_ref().find(char::is_ascii_alphabetic);
-        } else if !character.is_control() {
+        } else if !is_harmful(character) {
             kept.push(character);
         }
     }
-    match kept.char_indices().nth(200) {
-        Some((at, _)) => kept[..at].to_owned() + "…",
-        None => kept,
+    if let Some((at, _)) = kept.char_indices().nth(200) {
+        kept.truncate(at);
+        kept.push('…');
     }
+    kept
 }
 
-/// Writes an answer to standard output, whole. A closed pipe comes back as an error that [`main`] knows.
+/// Writes an answer to standard output, whole: for a program as it is, for a terminal harmless. A closed pipe comes back
+/// as an error that [`main`] knows.
 pub fn print(text: &str) -> Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write to standard output")
+    let mut answer = Painted::new(io::stdout().is_terminal());
+    answer.add(text);
+    print_painted(&answer)
 }
 
-/// Tells, on stderr, what a tool is doing: `tool: text`. Nothing is lost when nobody listens.
+/// [`print`] for an answer that has colours, or moves the cursor.
+pub fn print_painted(answer: &Painted) -> Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(answer.as_str().as_bytes()).and_then(|()| out.flush()).context("cannot write to standard output")
+}
+
+/// Tells, on stderr, what a tool is doing: `tool: text`, in one line. Nothing is lost when nobody listens.
 pub fn say(tool: &str, text: impl fmt::Display) {
-    let _ = writeln!(io::stderr(), "{tool}: {text}");
+    let _ = writeln!(io::stderr(), "{tool}: {}", one_line(&text.to_string()));
+}
+
+/// Puts a question on the terminal that stderr is, and waits for it to be answered in a line; None: nobody will.
+pub fn ask(question: &str) -> io::Result<Option<String>> {
+    write!(io::stderr(), "{} ", harmless::escaped(question))?;
+    let mut answer = String::new();
+    let ended = io::stdin().read_line(&mut answer)? == 0;
+    Ok((!ended).then_some(answer))
+}
+
+/// Passes on, to stderr, a line that another tool of ours has said.
+pub fn relay(line: &str) {
+    let _ = writeln!(io::stderr(), "{}", one_line(line));
 }
 
 /// Asks y/N on the terminal before something that can take the service down; without a terminal on stdin and stderr
 /// nothing is asked and the answer is no.
 pub fn confirm(question: &str) -> bool {
-    use std::io::IsTerminal;
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return false;
     }
-    let _ = write!(io::stderr(), "{question} [y/N] ");
-    let mut answer = String::new();
-    let read = io::stdin().read_line(&mut answer);
-    read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
+    let answer = ask(&format!("{question} [y/N]")).ok().flatten();
+    answer.is_some_and(|answer| matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// Lets a step pass that can take the service down: with `--force`, or when the person at the terminal says yes. A

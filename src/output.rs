@@ -7,12 +7,15 @@ use anyhow::{Context, Result};
 use comfy_table::{Cell, Table, presets};
 use serde::Serialize;
 
-/// A plain table: the first row is the heading, columns are padded and nothing is drawn around them.
+use crate::harmless::{escaped_json, harmless_line};
+
+/// A plain table: the first row is the heading, columns are padded and nothing is drawn around them. Whoever chose what
+/// a cell says, it is harmless, also in a file: a table is for people.
 pub fn table(rows: &[Vec<String>]) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     for row in rows {
-        table.add_row(row.iter().map(Cell::new));
+        table.add_row(row.iter().map(|cell| Cell::new(harmless_line(cell))));
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 3));
@@ -31,9 +34,11 @@ pub fn lines(values: &[impl Display]) -> String {
     values.iter().map(|value| format!("{value}\n")).collect()
 }
 
-/// One JSON document, indented, ending in a newline.
+/// One JSON document, indented, ending in a newline; in its strings, what a terminal could take for more than text is
+/// escaped.
 pub fn json(value: &impl Serialize) -> Result<String> {
-    Ok(serde_json::to_string_pretty(value).context("cannot make JSON")? + "\n")
+    let json = serde_json::to_string_pretty(value).context("cannot make JSON")?;
+    Ok(escaped_json(&json) + "\n")
 }
 
 /// Bytes as people read them: `41.3 MB`.
@@ -72,23 +77,4 @@ pub fn shell_word(word: &str) -> String {
         true => word.to_owned(),
         false => format!("'{}'", word.replace('\'', r"'\''")),
     }
-}
-
-/// A line as a terminal may have it: without escape sequences (`ESC [ … letter`), and with U+FFFD for each other control
-/// character but the tab.
-pub fn harmless(line: &str) -> String {
-    let mut kept = String::new();
-    let mut characters = line.trim_end_matches('\r').chars().peekable();
-    while let Some(character) = characters.next() {
-        match character {
-            '\u{1b}' if characters.next_if_eq(&'[').is_some() => {
-                while characters.next_if(|parameter| (' '..='?').contains(parameter)).is_some() {}
-                let _ = characters.next_if(|letter| ('@'..='~').contains(letter));
-            }
-            '\t' => kept.push('\t'),
-            character if character.is_control() => kept.push(char::REPLACEMENT_CHARACTER),
-            character => kept.push(character),
-        }
-    }
-    kept
 }

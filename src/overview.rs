@@ -4,13 +4,14 @@ pub mod live;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::thread;
+use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use serde::Serialize;
 
 use crate::app::{Activity, App, Instance, Port, ReleaseId};
+use crate::harmless::harmless_line;
 use crate::process::Process;
 use crate::runner::{Program, State};
 use crate::{nginx, output, process, push, runner, source};
@@ -22,8 +23,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug, Serialize)]
 pub struct Overview {
     app: String,
-    /// The instance that the link names.
+    /// The instance that the link names; None: none, or it cannot be read.
     enabled: Option<String>,
+    /// What keeps nginx from seeing the link, or us.
+    state_error: Option<String>,
     /// What nginx says it uses; None when it does not answer.
     nginx: Option<String>,
     /// Why nginx does not answer.
@@ -68,7 +71,7 @@ struct View {
     release: Option<ReleaseId>,
     /// The commit it was made from, shortened, or the tag of its image.
     version: Option<String>,
-    /// `enabled` or `disabled`.
+    /// `enabled` or `disabled`; `unknown` when the link cannot be read.
     proxy: &'static str,
     healthy: bool,
     /// `healthy`, or what was wrong.
@@ -87,6 +90,8 @@ struct View {
     last_exit: Option<String>,
     /// When that was, in seconds since 1970.
     last_exit_at: Option<u64>,
+    /// Whether an upgrade has replaced the program of its supervise since that was started; None: no supervise keeps it.
+    supervise_replaced: Option<bool>,
     processes: Vec<ProgramView>,
     workers: Vec<ProgramView>,
 }
@@ -109,28 +114,58 @@ struct ProgramView {
     last_exit_at: Option<u64>,
 }
 
+/// A look at one thing, beside others.
+enum Look<'scope, T> {
+    UnderWay(ScopedJoinHandle<'scope, T>),
+    /// There was no thread to be had for it.
+    Over(T),
+}
+
+impl<'scope, T: Send + 'scope> Look<'scope, T> {
+    fn begin<'env>(scope: &'scope Scope<'scope, 'env>, look: impl FnOnce() -> T + Copy + Send + 'scope) -> Self {
+        thread::Builder::new().spawn_scoped(scope, look).map_or_else(|_| Look::Over(look()), Look::UnderWay)
+    }
+
+    fn end(self) -> thread::Result<T> {
+        match self {
+            Look::UnderWay(thread) => thread.join(),
+            Look::Over(seen) => Ok(seen),
+        }
+    }
+}
+
 impl Overview {
     /// Asks nginx and both instances, all at once: a hung one costs its own patience, not that of all.
     pub fn of(app: &App) -> Result<Overview> {
-        let enabled = nginx::enabled(app)?;
+        let (link, state_error) = (nginx::enabled(app), nginx::blindness(app));
+        let is_known = link.is_ok();
+        // Where a closed directory is why, everything else can be shown.
+        let enabled = if state_error.is_some() { link.unwrap_or_default() } else { link? };
         let [first, second] = &app.config.instances;
         let (said, first, second) = thread::scope(|scope| {
-            let said = scope.spawn(|| nginx::ask(app));
-            let first = scope.spawn(|| View::of(app, first, enabled));
-            let second = scope.spawn(|| View::of(app, second, enabled));
-            (said.join(), first.join(), second.join())
+            let said = Look::begin(scope, || nginx::ask(app));
+            let first = Look::begin(scope, || View::of(app, first, enabled));
+            let second = Look::begin(scope, || View::of(app, second, enabled));
+            (said.end(), first.end(), second.end())
         });
         let panicked = |_| anyhow!("cannot look at everything: a look ended early");
         let said = said.map_err(panicked)?;
         Ok(Overview {
             app: app.name().to_owned(),
             enabled: enabled.map(Instance::to_string),
+            state_error,
             nginx_error: said.as_ref().err().map(|error| format!("{error:#}")),
             nginx_lacks: said.as_ref().ok().and_then(|answer| answer.lacks(app)),
             nginx: said.ok().map(|answer| answer.instance),
             change: app.activity()?.map(Change::of),
             queued: push::queued(app)?.map(|push| Queued { seconds: push.seconds(), what: push.what }),
-            instances: vec![first.map_err(panicked)??, second.map_err(panicked)??],
+            instances: [first, second]
+                .into_iter()
+                .map(|view| {
+                    let view = view.map_err(panicked)??;
+                    Ok(if is_known { view } else { View { proxy: "unknown", ..view } })
+                })
+                .collect::<Result<_>>()?,
         })
     }
 
@@ -150,7 +185,7 @@ impl Overview {
         for name in self.worker_names() {
             rows.push(self.row(name, |view| view.worker(name)));
         }
-        let remarks: String = self.remarks().iter().map(|remark| format!("\n{remark}\n")).collect();
+        let remarks: String = self.remarks().iter().map(|remark| format!("\n{}\n", harmless_line(remark))).collect();
         output::table(&rows) + &remarks
     }
 
@@ -160,6 +195,7 @@ impl Overview {
         if let Some(Queued { what, seconds }) = &self.queued {
             remarks.push(format!("{what} waits for its deploy, since {}", output::age(*seconds)));
         }
+        remarks.extend(self.state_error.clone());
         if let Some(error) = &self.nginx_error {
             remarks.push(error.clone());
         } else if self.enabled.is_some() && self.nginx != self.enabled {
@@ -167,6 +203,11 @@ impl Overview {
             remarks.push(format!("{link} is enabled, but nginx uses {said}; connect-to-nginx {link} finds out why"));
         }
         remarks.extend(self.nginx_lacks.clone());
+        let outdated = self.instances.iter().filter(|view| view.supervise_replaced == Some(true));
+        remarks.extend(outdated.map(|view| {
+            let remedy = "its next start, as by a deploy, takes the new one";
+            format!("{} still runs under the supervise from before an upgrade; {remedy}", view.name)
+        }));
         remarks
     }
 
@@ -209,7 +250,7 @@ impl fmt::Display for Change {
 
 impl View {
     fn of(app: &App, instance: &Instance, enabled: Option<&Instance>) -> Result<View> {
-        let release = source::release_of(app, instance)?;
+        let release = app.release_of(instance)?;
         let state = runner::state(app, instance);
         let began = Instant::now();
         let (state, health) = match state {
@@ -243,6 +284,7 @@ impl View {
             restarts: sum(programs().map(|program| program.restarts)),
             last_exit: last.and_then(|last| last.last_exit.clone()),
             last_exit_at: last.and_then(|last| last.last_exit_at),
+            supervise_replaced: runner::is_supervise_replaced(app, instance).ok().flatten(),
             processes: state.processes.iter().map(ProgramView::of).collect(),
             workers: state.workers.iter().map(ProgramView::of).collect(),
         })
@@ -299,7 +341,7 @@ impl ProgramView {
 
 /// The sum of what is known; None: nothing is.
 fn sum(values: impl Iterator<Item = Option<u64>>) -> Option<u64> {
-    values.flatten().reduce(|sum, value| sum + value)
+    values.flatten().reduce(u64::saturating_add)
 }
 
 /// How often something was restarted, how it ended last, and when.

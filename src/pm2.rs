@@ -2,6 +2,7 @@
 //!
 //! Of the file's apps the first one that seems to serve HTTP is the web app; the others become workers. The values of
 //! their variables are secrets: they go into the env file, and only their names are told.
+#![deny(clippy::arithmetic_side_effects)]
 
 mod command;
 mod draft;

@@ -2,18 +2,21 @@
 //! until gone. A process that vanishes while one looks at it is a normal answer everywhere here, never an error.
 
 mod leash;
+mod memory;
 mod socket;
 mod spawn;
 mod tree;
 
 pub use leash::{LET_END, Until, end_leashed};
-pub use socket::{End, Owner, connections, owner};
-pub use spawn::{Bond, Limits, isolate, limit, release_startup_code};
-pub use tree::{children, is_below, kill_tree, living, tree, with_environment};
+pub use memory::{Kills, machine_memory};
+pub use socket::{End, Owner, connections, owner, stranger};
+pub use spawn::{Bond, Limits, bound_memory, expendable, isolate, limit, release_startup_code, unlimit};
+pub use tree::{children, is_below, kill_like, kill_tree, living, tree, with_environment};
 
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::process::Child;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -96,6 +99,12 @@ impl Process {
         }
     }
 
+    /// Asks it to end with this signal, also when it was stopped (SIGSTOP): what is stopped hears of nothing until it goes on.
+    pub fn ask_to_end(self, signal: Signal) -> Result<()> {
+        self.signal(signal)?;
+        self.signal(Signal::SIGCONT)
+    }
+
     /// How long it has run, by the clock that never steps back. None when it has gone.
     pub fn uptime(self) -> Option<Duration> {
         let since_boot = procfs::Uptime::current().ok()?.uptime_duration();
@@ -136,6 +145,13 @@ pub fn describe(pid: Pid) -> String {
 /// The name of a process's program; None: the process has gone.
 pub fn program(pid: Pid) -> Option<String> {
     stat(pid).map(|stat| stat.comm)
+}
+
+/// A process's arguments, with the program's name as the first; None: the process has gone, or they are not to be seen.
+pub fn arguments(pid: Pid) -> Option<Vec<OsString>> {
+    let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let words = words.strip_suffix(b"\0").unwrap_or(&words);
+    Some(words.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect())
 }
 
 /// Whether another file has taken the place of the one that a process was started from, as an upgrade does it.

@@ -3,11 +3,12 @@
 //!
 //! GitHub and Gitea (Forgejo) sign the body with the secret, GitLab sends the secret itself. Nothing in a request is
 //! believed, nor even parsed, before that is verified.
+#![deny(clippy::arithmetic_side_effects)]
 
 mod listener;
 mod queue;
 
-pub use listener::{adjust, end, listen};
+pub use listener::{Place, adjust, end, listen, upstream};
 pub use queue::{Added, Queued, add, queued, work_off};
 
 use std::io::{Read, Write};
@@ -21,11 +22,14 @@ use sha2::Sha256;
 
 use crate::app::config::LATEST_TAG;
 use crate::app::{App, Config};
+use crate::bounded::{self, Links};
 use crate::command;
 use crate::deadline::Deadline;
+use crate::harmless::is_harmful;
 use crate::http::request::{Length, Refusal, Request};
 use crate::lock::{self, Lock};
 use crate::logfile;
+use crate::output::hex;
 
 /// Where webhooks are served.
 pub const PATH: &str = "/.cutover/push";
@@ -75,13 +79,11 @@ impl Secret {
     /// Reads the secret's file, which nobody but its owner may read.
     pub fn read(path: &Path) -> Result<Secret> {
         let read = || -> Result<Secret> {
-            let mut file = std::fs::File::open(path)?;
+            let file = bounded::open(path, Links::Followed)?;
             if file.metadata()?.mode() & 0o077 != 0 {
                 bail!("others may read it; chmod 600 {}", path.display());
             }
-            let mut bytes = Vec::new();
-            file.read_to_end(&mut bytes)?;
-            Secret::new(&bytes)
+            Secret::new(&bounded::all_of(file, bounded::SMALL)?)
         };
         read().with_context(|| format!("cannot use the secret in {}", path.display()))
     }
@@ -107,7 +109,7 @@ impl Secret {
 fn bytes_of_hex(text: &str) -> Option<Vec<u8>> {
     let pairs = text.as_bytes().chunks(2);
     let digit = |byte: &u8| char::from(*byte).to_digit(16);
-    let byte = |pair: &[u8]| u8::try_from(digit(pair.first()?)? * 16 + digit(pair.get(1)?)?).ok();
+    let byte = |pair: &[u8]| u8::try_from(digit(pair.first()?)? << 4 | digit(pair.get(1)?)?).ok();
     pairs.map(byte).collect()
 }
 
@@ -125,6 +127,14 @@ pub fn is_genuine<R: Read>(secret: &Secret, request: &Request<R>, body: &[u8]) -
         && holds("x-hub-signature-256", &|text| text.strip_prefix("sha256=").is_some_and(is_signature))
         && holds("x-gitea-signature", &is_signature)
         && holds("x-gitlab-token", &|text| secret.is(text))
+}
+
+/// The header field by which a request with this body proves that its sender knows the secret.
+pub fn signature(app: &App, body: &[u8]) -> Result<String> {
+    let Some(push) = app.config.webhook() else { bail!("cannot sign: [push] names no repository") };
+    let path = app.secret_file(push);
+    let mac = Secret::read(&path)?.mac(body).with_context(|| format!("cannot use the secret in {}", path.display()))?;
+    Ok(format!("X-Hub-Signature-256: sha256={}", hex(&mac.finalize().into_bytes())))
 }
 
 /// What a request has come to.
@@ -298,5 +308,5 @@ fn payload(content_type: &str, body: &[u8]) -> Result<Payload, Refusal> {
 
 /// A text of somebody else's as it may go into a record: in one short line.
 fn plain(text: &str) -> String {
-    text.chars().filter(|character| !character.is_control()).take(LONGEST_NAME).collect()
+    text.chars().filter(|character| !is_harmful(*character)).take(LONGEST_NAME).collect()
 }

@@ -1,29 +1,22 @@
 //! What `install` asks: only what the configuration leaves open, and only on a terminal.
 
-use std::fs;
-use std::io::{self, BufRead, IsTerminal, Write};
-use std::path::Path;
+use std::io::{self, IsTerminal};
 
 use anyhow::{Context, Result};
 use nix::unistd::Uid;
 
 use crate::app::config::WITHOUT_ROOT;
-use crate::outcome::usage;
+use crate::outcome::{self, usage};
 
 /// Asks a question, with the answer that Enter gives; None: it must be answered. None as the answer: leave it out.
 type Ask<'a> = &'a mut dyn FnMut(&str, Option<&str>) -> Result<Option<String>>;
 
-/// The configuration's text: that of `file`, or of the one that `home` has already, completed by answers.
-pub fn configuration(file: Option<&Path>, home: Option<&Path>) -> Result<String> {
-    let present = home.map(|home| home.join("config.toml")).filter(|present| present.is_file());
-    let text = file.or(present.as_deref()).map(|file| {
-        fs::read_to_string(file).map_err(|error| usage(format!("cannot read {}: {error}", file.display())))
-    });
-    let text = text.transpose()?;
+/// The configuration's text: what there is of it already, completed by answers where there is a terminal.
+pub fn configuration(present: Option<String>) -> Result<String> {
     if is_terminal() {
-        return complete(text, Uid::effective().is_root(), &mut ask);
+        return complete(present, Uid::effective().is_root(), &mut ask);
     }
-    text.ok_or_else(|| usage("no configuration: say --config FILE; cutover-config(5) describes it"))
+    present.ok_or_else(|| usage("no configuration: say --config FILE; cutover-config(5) describes it"))
 }
 
 /// A configuration's text, completed by answers. None: there is nobody to give them.
@@ -49,7 +42,10 @@ fn complete(given: Option<String>, is_root: bool, ask: Ask) -> Result<String> {
         {
             let value = serde_json::to_string(&value).context("cannot quote the answer")?;
             text = match place {
-                Place::Within(at) => format!("{}{key} = {value}\n{}", &text[..at], &text[at..]),
+                Place::Within(at) => {
+                    let (before, after) = text.split_at_checked(at).unwrap_or((&text, ""));
+                    format!("{before}{key} = {value}\n{after}")
+                }
                 Place::NewTable => format!("{text}\n[{table}]\n{key} = {value}\n"),
             };
         }
@@ -102,16 +98,13 @@ fn place_for(key: &str, table: &str, text: &str, known: &toml::Table) -> Option<
 }
 
 fn ask(question: &str, default: Option<&str>) -> Result<Option<String>> {
-    let mut terminal = io::stderr();
-    match default {
-        Some(default) => write!(terminal, "{question} [{default}]: ")?,
-        None => write!(terminal, "{question}: ")?,
-    }
-    let mut line = String::new();
-    let ended = io::stdin().lock().read_line(&mut line)? == 0;
-    match (line.trim(), default) {
+    let said = match default {
+        Some(default) => outcome::ask(&format!("{question} [{default}]:"))?,
+        None => outcome::ask(&format!("{question}:"))?,
+    };
+    match (said.as_deref().unwrap_or_default().trim(), default) {
         ("-", _) => Ok(None),
-        ("", Some(default)) if !ended => Ok(Some(default.to_owned())),
+        ("", Some(default)) if said.is_some() => Ok(Some(default.to_owned())),
         ("", _) => Err(usage("no answer, nothing was done")),
         (given, _) => Ok(Some(given.to_owned())),
     }

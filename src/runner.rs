@@ -15,10 +15,10 @@ mod watch;
 mod words;
 pub mod workers;
 
-pub use before::Before;
+pub use before::{Before, settle};
 pub use log::Tail;
 pub use supervise::{MemberNote, Note, supervise};
-pub use watch::{Program, State, healthy, state, up, watch};
+pub use watch::{Program, State, Unreached, any_answer, healthy, reaches_clients, state, up, watch};
 
 use std::io::Read;
 use std::process::Child;
@@ -33,7 +33,7 @@ use crate::deadline::Deadline;
 use crate::health;
 use crate::lock;
 use crate::nginx;
-use crate::outcome::{quote_first, timed_out, usage};
+use crate::outcome::{Exit, failure, quote_first, stranded, timed_out, usage};
 use crate::output::span;
 use crate::process::{self, End, Owner, Pid};
 use crate::source;
@@ -55,6 +55,8 @@ const ENDING: Duration = Duration::from_secs(5);
 const DYING: Duration = Duration::from_secs(60);
 /// What listens in place of a container. Docker ends it a moment after the container.
 const PROXY: &str = "docker-proxy";
+/// How many of the processes that cannot be ended an error names.
+const NAMED: usize = 5;
 /// What supervise may take beyond the app's own stop_timeout before it is killed itself.
 const SUPERVISE_SLACK: Duration = Duration::from_secs(5);
 
@@ -85,12 +87,6 @@ impl Life {
     fn restarts_of_processes(&self) -> u64 {
         self.members.iter().filter(|member| member.port.is_some()).map(|member| member.restarts).sum()
     }
-
-    /// The program that ended last; None: none has.
-    fn last_to_end(&self) -> Option<&MemberNote> {
-        let ended = self.members.iter().filter(|member| member.last_exit.is_some());
-        ended.max_by_key(|member| member.last_exit_at)
-    }
 }
 
 /// The present life of an instance; None when it is not run.
@@ -106,12 +102,13 @@ fn life(app: &App, instance: &Instance) -> Result<Option<Life>> {
 pub fn ports(app: &App, instance: &Instance) -> Result<Vec<Port>> {
     let life = if app.runner() == Runner::Compose { None } else { life(app, instance)? };
     let present: Vec<Port> = life.into_iter().flat_map(|life| life.members).filter_map(|member| member.port).collect();
-    Ok(if present.is_empty() { planned_ports(app, instance) } else { present })
+    if present.is_empty() { planned_ports(app, instance) } else { Ok(present) }
 }
 
 /// The ports that an instance's processes are to listen on when it is started.
-fn planned_ports(app: &App, instance: &Instance) -> Vec<Port> {
-    (0..app.config.processes()).filter_map(|slot| instance.port_of(slot)).collect()
+fn planned_ports(app: &App, instance: &Instance) -> Result<Vec<Port>> {
+    let count = app.as_run(instance)?.config.processes();
+    Ok((0..count).filter_map(|slot| instance.port_of(slot)).collect())
 }
 
 /// Whether an instance is kept running.
@@ -126,6 +123,13 @@ pub fn runs_another_release(app: &App, instance: &Instance) -> Result<bool> {
         Runner::Compose => compose::runs_another_release(app, instance),
         Runner::Direct | Runner::Systemd => Ok(false),
     }
+}
+
+/// Whether the supervise that keeps an instance is another program than the one that its next start takes, as after an
+/// upgrade; None: no supervise keeps it.
+pub fn is_supervise_replaced(app: &App, instance: &Instance) -> Result<Option<bool>> {
+    let holder = lock::holder(&app.instance_lock(instance))?;
+    Ok(holder.map(|(pid, _)| process::is_replaced(pid)))
 }
 
 /// The supervise of an instance and its note; None when the instance is not run.
@@ -160,27 +164,33 @@ pub fn listeners(app: &App, instance: &Instance) -> Result<Vec<(Port, Owner)>> {
 /// Starts an instance, unless it runs, and waits until it is healthy; returns how long that took. When it dies instead,
 /// or is not healthy in time, what was started here is stopped again and the error says what was seen last.
 pub fn start(app: &App, instance: &Instance, deadline: Deadline) -> Result<Duration> {
-    let began = Instant::now();
+    let (began, began_at) = (Instant::now(), process::unix_now());
     let cannot = || format!("cannot start {instance}");
+    let release = app.release_of(instance).with_context(cannot)?;
+    release.iter().for_each(|release| app.record_settings_once(instance, release));
+    let app = &app.as_run(instance).with_context(cannot)?;
     let patience = || deadline.within(app.config.health.timeout);
     if let Some(life) = life(app, instance)?
         && !runs_another_release(app, instance)?
     {
         // It may have died a moment ago, without its supervise having said so yet: that is forgiven.
-        let healthy = await_healthy(app, instance, None, life.restarts_of_processes() + 1, patience());
+        let healthy =
+            await_healthy(app, instance, None, began_at, life.restarts_of_processes().saturating_add(1), patience());
         if healthy.is_ok() || runs(app, instance)? {
             return healthy.map(|()| began.elapsed()).with_context(cannot);
         }
         // Its supervise was just ending.
     }
-    let mut child = spawn(app, instance, deadline).with_context(cannot)?;
-    let mut healthy = await_healthy(app, instance, child.as_mut(), 0, patience());
+    let release = release.ok_or_else(|| anyhow!("it has no release yet; update-instance {instance} makes one"));
+    let mut child = release.and_then(|release| spawn(app, instance, &release, deadline)).with_context(cannot)?;
+    let mut healthy = await_healthy(app, instance, child.as_mut(), began_at, 0, patience());
     if healthy.is_err() {
-        end(app, instance)?;
-        if let Some(child) = &mut child {
-            // Should it not have come to keep the instance yet, it is not to begin now.
+        let has_come = app.runner() != Runner::Direct || supervisor(app, instance)?.is_some();
+        if let Some(child) = child.as_mut().filter(|_| !has_come) {
+            // It has not come to keep the instance yet, and is not to begin once nobody waits for it.
             let _ = child.kill().and_then(|()| child.wait());
         }
+        end(app, instance)?;
         if app.runner() == Runner::Compose {
             healthy = healthy.map_err(|error| compose::with_output_kept(app, instance, error));
         }
@@ -193,12 +203,10 @@ pub fn start(app: &App, instance: &Instance, deadline: Deadline) -> Result<Durat
 }
 
 /// Has an instance started whose port must be free. The child tells by its end that this failed; None: it is started.
-fn spawn(app: &App, instance: &Instance, deadline: Deadline) -> Result<Option<Child>> {
-    let release = source::release_of(app, instance)?;
-    let release = release.ok_or_else(|| anyhow!("it has no release yet; update-instance {instance} makes one"))?;
+fn spawn(app: &App, instance: &Instance, release: &ReleaseId, deadline: Deadline) -> Result<Option<Child>> {
     if app.runner() != Runner::Compose {
         let first = Member::Process { index: 0, slot: 0 };
-        app.environment(&release, Some((instance, &first)))?;
+        app.environment(release, Some((instance, &first)))?;
     }
     check_limits(app)?;
     // What is left of it; and systemd may be about to start it again.
@@ -211,7 +219,7 @@ fn spawn(app: &App, instance: &Instance, deadline: Deadline) -> Result<Option<Ch
         Runner::Direct => direct::start(app, instance).map(Some),
         Runner::Systemd => systemd::start(app, instance).map(Some),
         Runner::Compose => {
-            let started = compose::start(app, instance, &release, deadline);
+            let started = compose::start(app, instance, release, deadline);
             // What Compose had begun is not to run on.
             started.inspect_err(|_| drop(end(app, instance)))?;
             Ok(None)
@@ -257,7 +265,7 @@ fn is_proxy(app: &App, owner: Owner) -> bool {
 /// ending is waited for: one that is dying, or that we should see and cannot any more, whose socket is gone in a moment; or
 /// Docker's proxy, whose container has ended.
 pub fn holder_of_ports(app: &App, instance: &Instance) -> Result<Option<(Port, Owner)>> {
-    for port in planned_ports(app, instance) {
+    for port in app.owner.lend(|| planned_ports(app, instance))? {
         let holder = holder_of(app, port)?;
         if holder != Owner::Nobody {
             return Ok(Some((port, holder)));
@@ -282,11 +290,12 @@ fn holder_of(app: &App, port: Port) -> Result<Owner> {
 }
 
 /// Waits until an instance is healthy, it dies once more than it is forgiven, or the deadline passes. `child` is its
-/// supervise when started here.
+/// supervise when started here, after `began_at`, in seconds since 1970.
 fn await_healthy(
     app: &App,
     instance: &Instance,
     mut child: Option<&mut Child>,
+    began_at: u64,
     forgiven: u64,
     deadline: Deadline,
 ) -> Result<()> {
@@ -302,7 +311,10 @@ fn await_healthy(
             }
             Some(_) => has_lived = true,
             None => match ended {
-                Some(reason) => bail!("{reason}: {}", words::last_lines(app, instance, None)),
+                Some(reason) => {
+                    let said = words::failure_of_start(app, instance, began_at);
+                    bail!("{reason}: {}", said.unwrap_or_else(|| words::last_lines(app, instance, None)))
+                }
                 None if has_lived => bail!("{}", words::end_in_words(app, instance)),
                 None => {}
             },
@@ -373,7 +385,7 @@ pub fn drain(app: &App, instance: &Instance, deadline: Deadline) -> Result<()> {
     let deadline = deadline.within(app.config.deploy.drain_timeout);
     // A container's end of a connection is in a network of its own.
     let end = if app.runner() == Runner::Compose { End::Client } else { End::Server };
-    for port in ports(app, instance)? {
+    for port in app.owner.lend(|| ports(app, instance))? {
         while process::connections(port.number(), end)? > 0 && deadline.sleep(POLL) {}
     }
     Ok(())
@@ -382,6 +394,8 @@ pub fn drain(app: &App, instance: &Instance, deadline: Deadline) -> Result<()> {
 /// Ends an instance without waiting for its requests.
 fn end(app: &App, instance: &Instance) -> Result<()> {
     let cannot = || format!("cannot stop {instance}");
+    // What cannot be read of its settings is no reason to let it run.
+    let app = &app.as_run(instance).unwrap_or_else(|_| app.clone());
     // Whatever the configuration says now: each may have been started when it said something else.
     if app.runner() == Runner::Compose {
         compose::stop(app, instance).with_context(cannot)?;
@@ -390,28 +404,37 @@ fn end(app: &App, instance: &Instance) -> Result<()> {
     if let Some((supervise, _)) = supervisor(app, instance)? {
         direct::stop(app, supervise).with_context(cannot)?;
     }
-    end_leftovers(app, instance);
-    Ok(())
+    end_leftovers(app, instance).with_context(cannot)
 }
 
 /// Kills what is left of an instance whose supervise was killed. What runs as this instance says so in its environment; so
-/// may another app of the same user that is of the same commit, but then it has a supervise.
-fn end_leftovers(app: &App, instance: &Instance) {
-    let left = process::with_environment(|environment| app.is_of_instance(instance, environment));
-    let ours = left.into_iter().filter(|one| !process::is_below(one.pid, supervise::PROGRAM));
-    ours.for_each(|one| process::kill_tree(one.pid));
+/// may another app of the same user that is of the same commit, but then it has a supervise. One of this instance that is still
+/// there has lost its lock, by somebody who has removed the file. Fails when something is left.
+fn end_leftovers(app: &App, instance: &Instance) -> Result<()> {
+    let left = process::kill_like(|pid, environment| {
+        app.is_of_instance(instance, environment) && !process::is_below(pid, supervise::PROGRAM)
+            || process::arguments(pid).is_some_and(|words| supervise::is_of(&words, app, instance))
+    });
+    if left.is_empty() {
+        return Ok(());
+    }
+    let named: Vec<String> = left.iter().take(NAMED).map(|one| process::describe(one.pid)).collect();
+    bail!("{} of its processes cannot be ended: {}", left.len(), named.join(", "))
 }
 
-/// Gives each instance a release that runs something which nobody deployed, as only containers can.
-pub fn adopt(app: &App, deadline: Deadline) -> Result<()> {
+/// Gives each instance a release that runs something which nobody deployed, as only containers can. Returns which got one.
+pub fn adopt(app: &App, deadline: Deadline) -> Result<Vec<(&Instance, ReleaseId)>> {
+    let mut adopted = Vec::new();
     for instance in app.config.instances.iter().filter(|_| app.runner() == Runner::Compose) {
-        compose::adopt(app, instance, deadline).with_context(|| format!("cannot tell what {instance} runs"))?;
+        let release = compose::adopt(app, instance, deadline);
+        let release = release.with_context(|| format!("cannot tell what {instance} runs"))?;
+        adopted.extend(release.map(|release| (instance, release)));
     }
-    Ok(())
+    Ok(adopted)
 }
 
 /// The container that serves although nothing is enabled; None: none does.
-fn serving(app: &App) -> Result<Option<&Instance>> {
+pub fn serving(app: &App) -> Result<Option<&Instance>> {
     let is_compose = app.runner() == Runner::Compose;
     for instance in app.config.instances.iter().filter(|_| is_compose) {
         if runs(app, instance)? && healthy(app, instance, CHECK).is_ok() {
@@ -421,34 +444,54 @@ fn serving(app: &App) -> Result<Option<&Instance>> {
     Ok(None)
 }
 
-/// When the enabled instance is down, its healthy standby answers in its place: it becomes the enabled one, so that a
-/// deploy goes to the instance that nobody needs. When nothing is enabled, that is a container which runs already: it may
-/// be what serves so far. Returns what was done, in words; None: nothing.
-pub fn stand_in(app: &App) -> Result<Option<String>> {
-    let Some(enabled) = nginx::enabled(app)? else {
-        let Some(serving) = serving(app)? else { return Ok(None) };
-        nginx::switch(app, serving)?;
-        return Ok(Some(format!("{serving} runs already: it is enabled")));
-    };
-    let standby = app.other(enabled);
-    if up(app, enabled, CHECK).is_ok() || healthy(app, standby, CHECK).is_err() {
-        return Ok(None);
-    }
-    // One answer that comes late says little of an instance that serves.
-    let Err(seen) = up(app, enabled, CHECK) else { return Ok(None) };
-    connect(app, standby, Deadline::after(app.config.deploy.timeout))?;
-    Ok(Some(format!("{enabled} is enabled but not healthy ({seen}); its standby {standby} takes its place")))
-}
-
-/// Cuts over to an instance, and has the workers follow. When either fails, the traffic and the workers are where they were.
+/// Cuts over to an instance, and has the workers follow. When either fails, the traffic and the workers are where they were,
+/// or the exit code is [`Exit::Stranded`](crate::outcome::Exit::Stranded) and the error says what serves.
 pub fn connect(app: &App, target: &Instance, deadline: Deadline) -> Result<()> {
     let before = nginx::enabled(app)?;
-    nginx::switch(app, target)?;
-    workers::follow(app, deadline).or_else(|error| {
-        nginx::take_back(app, before)?;
-        workers::follow(app, deadline).with_context(|| format!("{error:#}; and the way back failed"))?;
-        Err(error)
+    switch(app, target)?;
+    workers::follow(app, deadline).map_err(|error| {
+        // The time for the way there may be up; the way back has its own.
+        let patience = Deadline::after(app.config.deploy.timeout);
+        let returned = nginx::take_back(app, before).and_then(|()| workers::follow(app, patience));
+        match returned {
+            Ok(()) => error,
+            Err(failed) => watch::with_what_serves(app, stranded(&error, &failed)),
+        }
     })
+}
+
+/// Cuts over as [`connect`] does, and asks as a client whether that is what clients get. When only this instance's answers do
+/// not get through, the one that was enabled before is enabled again
+/// ([`Exit::RolledBack`](crate::outcome::Exit::RolledBack)). When none would, the instance stays enabled, for whoever mends nginx:
+/// the exit code is [`Exit::Stranded`](crate::outcome::Exit::Stranded).
+pub fn connect_for_clients(app: &App, target: &Instance, deadline: Deadline) -> Result<()> {
+    let before = nginx::enabled(app)?;
+    connect(app, target, deadline)?;
+    let unreached = match watch::reaches_clients(app, target) {
+        Ok(()) => return Ok(()),
+        Err(unreached) => unreached,
+    };
+    if before == Some(target) {
+        // Nothing was switched.
+        return Err(anyhow!("{unreached}"));
+    }
+    match (unreached, before) {
+        (Unreached::Answer(reason), Some(old)) => {
+            let patience = Deadline::after(app.config.deploy.timeout);
+            let returned = nginx::take_back(app, Some(old)).and_then(|()| workers::follow(app, patience));
+            Err(match returned {
+                Ok(()) => failure(Exit::RolledBack, format!("{reason}; {old} is enabled again")),
+                Err(failed) => watch::with_what_serves(app, stranded(&anyhow!(reason), &failed)),
+            })
+        }
+        (unreached, _) => Err(watch::with_what_serves(app, failure(Exit::Stranded, unreached.to_string()))),
+    }
+}
+
+/// Cuts over to an instance. When that fails, the traffic is where it was; or the exit code is
+/// [`Exit::Stranded`](crate::outcome::Exit::Stranded), and the error says what serves.
+pub fn switch(app: &App, target: &Instance) -> Result<()> {
+    nginx::switch(app, target).map_err(|error| watch::with_what_serves(app, error))
 }
 
 /// The instance for a deploy when nothing is enabled: the first, unless its container runs and the other's does not.
@@ -458,11 +501,23 @@ pub fn free(app: &App) -> Result<&Instance> {
     Ok(if is_taken { second } else { first })
 }
 
-/// Gives an instance a release; the instance is stopped first if it runs.
+/// Gives an instance a release, to be run by what is configured now; the instance is stopped first if it runs.
 pub fn update(app: &App, instance: &Instance, release: &ReleaseId, deadline: Deadline) -> Result<()> {
-    if source::release_of(app, instance)?.as_ref() == Some(release) {
+    if app.release_of(instance)?.as_ref() == Some(release) && app.runs_as_wanted(instance)? {
         return Ok(());
     }
     stop(app, instance, deadline)?;
+    app.record_settings(instance, release)?;
+    source::assign(app, instance, release)
+}
+
+/// Gives an instance a release that was made before, to be run by the settings by which it was run; the instance is stopped
+/// first if it runs another one.
+pub fn bring_back(app: &App, instance: &Instance, release: &ReleaseId, deadline: Deadline) -> Result<()> {
+    if app.release_of(instance)?.as_ref() == Some(release) {
+        return Ok(());
+    }
+    stop(app, instance, deadline)?;
+    app.take_over_settings(instance, release)?;
     source::assign(app, instance, release)
 }

@@ -1,20 +1,22 @@
 //! Releases: what is wanted, making it from git or from a path, which instance has which, pruning.
 
+pub mod address;
 mod build;
 mod git;
 pub mod image;
+mod room;
 mod snapshot;
 
 pub use build::make;
 pub use git::UnknownRef;
+pub use room::explained;
 
-use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::builder::{PathBufValueParser, TypedValueParser};
 
 use crate::app::{App, Instance, ReleaseId, Runner};
@@ -22,9 +24,17 @@ use crate::deadline::Deadline;
 use crate::durable;
 use crate::outcome::usage;
 use crate::process;
+use crate::removal::{self, Left};
 
 use image::Image;
 use snapshot::Snapshot;
+
+/// How the name of a release begins that is being removed.
+const REMOVED: &str = ".removed-";
+/// How the name begins of what could not be removed.
+const LEFT: &str = ".left-";
+/// How many things of one name are set aside.
+const MOST_LEFT: usize = 100;
 
 /// What a release is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +73,7 @@ impl Origin {
 impl std::fmt::Display for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Origin::Commit(commit) => f.write_str(&commit[..commit.len().min(12)]),
+            Origin::Commit(commit) => write!(f, "{commit:.12}"),
             Origin::Path(path) | Origin::Snapshot(Snapshot { directory: path, .. }) => path.display().fmt(f),
             Origin::Image(image) => f.write_str(&image.reference),
         }
@@ -89,6 +99,10 @@ impl Wanted {
     /// What that is now: the path, or the directory's content, which is copied; else the commit that the reference, or the
     /// configured one, names, or the image, which is brought here.
     pub fn origin(&self, app: &App, deadline: Deadline) -> Result<Origin> {
+        room::with_room(app, || self.look_up(app, deadline))
+    }
+
+    fn look_up(&self, app: &App, deadline: Deadline) -> Result<Origin> {
         if let (Runner::Compose, Some(compose)) = (app.runner(), &app.config.compose) {
             if self.is_path() {
                 let remedy = "`docker load` or `docker tag` it, set pull = \"missing\" in [compose], and say --ref";
@@ -134,27 +148,31 @@ pub fn releases(app: &App) -> Result<Vec<ReleaseId>> {
     Ok(newest_first(names_in(&app.releases())?.iter().filter_map(|name| name.parse().ok())))
 }
 
-/// The release that an instance has; None when it has none yet.
-pub fn release_of(app: &App, instance: &Instance) -> Result<Option<ReleaseId>> {
-    let link = app.instance_link(instance);
-    let target = match fs::read_link(&link) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        read => read.with_context(|| format!("cannot read {}", link.display()))?,
-    };
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
-    name.parse().map(Some).with_context(|| format!("cannot tell the release of {instance}"))
-}
-
 /// What a release was made from, for people: the tag of its image, else the short commit.
 pub fn version(app: &App, release: &ReleaseId) -> String {
-    let image = image::of_release(app, release).ok().flatten();
+    // In a release from a repository a file of that name is the app's.
+    let is_image = app.runner() == Runner::Compose;
+    let image = is_image.then(|| image::of_release(app, release).ok().flatten()).flatten();
     image.map_or_else(|| release.origin().to_owned(), |image| image.version().to_owned())
 }
 
 /// The release that an instance has, if it was made from what is wanted.
 pub fn current(app: &App, instance: Option<&Instance>, wanted: &Origin) -> Result<Option<ReleaseId>> {
-    let release = instance.map(|instance| release_of(app, instance)).transpose()?.flatten();
-    Ok(release.filter(|release| wanted.is_of(release)))
+    let release = instance.map(|instance| app.release_of(instance)).transpose()?.flatten();
+    Ok(release.filter(|release| is_made_from(app, release, wanted)))
+}
+
+/// Whether a release was made from what is wanted. Its name tells so much of that as somebody can forge; what was kept beside it
+/// tells the rest.
+fn is_made_from(app: &App, release: &ReleaseId, wanted: &Origin) -> bool {
+    wanted.is_of(release)
+        && match wanted {
+            Origin::Commit(commit) => git::kept(app, release).is_none_or(|kept| kept == *commit),
+            Origin::Image(image) => {
+                image::of_release(app, release).ok().flatten().is_none_or(|kept| kept.id == image.id)
+            }
+            Origin::Path(_) | Origin::Snapshot(_) => true,
+        }
 }
 
 /// Gives an instance, which must not run, a release. The change survives a power cut.
@@ -170,30 +188,73 @@ pub fn unassign(app: &App, instance: &Instance) -> Result<()> {
 /// Removes what is too old: all releases but the newest `keep_releases` and those that instances have, with their build
 /// logs. A release loses its name before its files, so that half of one never looks like a whole one. None of this is
 /// flushed: what a power cut brings back is removed again, and on a journalling file system no file goes before its name.
+///
+/// What cannot be removed is no reason not to remove the rest. The error tells of it, once: it is called `.left-…` from then on.
 pub fn prune(app: &App) -> Result<()> {
-    sweep(app)?;
-    snapshot::remove(app)?;
-    let all = releases(app)?;
-    let mut kept: Vec<ReleaseId> = all.iter().take(app.config.deploy.keep_releases).cloned().collect();
-    for instance in &app.config.instances {
-        kept.extend(release_of(app, instance)?);
+    let mut failed = Vec::new();
+    for id in old(app, app.config.deploy.keep_releases)? {
+        failed.extend(take_name(app, &id).err().map(|error| format!("{}: {error}", app.release(&id).display())));
+        git::forget(app, &id);
     }
-    for id in all.iter().filter(|id| !kept.contains(id)) {
-        let (path, doomed) = (app.release(id), app.releases().join(format!(".removed-{id}")));
-        fs::rename(&path, &doomed)
-            .and_then(|()| fs::remove_dir_all(&doomed))
-            .with_context(|| format!("cannot remove {}", path.display()))?;
+    let kept = releases(app)?;
+    failed.extend(sweep(app)?.into_iter().filter_map(|(path, left)| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let aside = set_aside(app, &path)?;
+        Some(format!("{left}; what is left of {name} is {}", aside.display()))
+    }));
+    if let Err(error) = snapshot::remove(app) {
+        failed.push(format!("{error:#}"));
     }
+    failed.extend(app.prune_settings(&kept).err().map(|error| format!("{}: {error}", app.instances().display())));
     if app.runner() == Runner::Compose {
-        image::prune(app)?;
+        failed.extend(image::prune(app).err().map(|error| format!("old images: {error:#}")));
     }
     // A failed build leaves no release, but a log: as many of those are kept as of releases.
     let mut logged = build_logs(app)?;
     logged.retain(|id| !kept.contains(id));
     for id in logged.iter().skip(app.config.deploy.keep_releases) {
-        durable::remove_if_there(&app.build_log(id)).with_context(|| format!("cannot remove the build log of {id}"))?;
+        let path = app.build_log(id);
+        failed.extend(durable::remove_if_there(&path).err().map(|error| format!("{}: {error}", path.display())));
     }
-    Ok(())
+    if failed.is_empty() { Ok(()) } else { bail!("cannot remove {}", failed.join("; ")) }
+}
+
+/// Calls what cannot be removed by a name that says so. Returns it; None: it has such a name, or cannot have one.
+fn set_aside(app: &App, path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?.trim_start_matches('.');
+    if name.starts_with(LEFT.trim_start_matches('.')) {
+        return None;
+    }
+    let free = (0..).map(|number| match number {
+        0 => app.releases().join(format!("{LEFT}{name}")),
+        _ => app.releases().join(format!("{LEFT}{name}-{number}")),
+    });
+    let aside = free.take(MOST_LEFT).find(|aside| fs::symlink_metadata(aside).is_err())?;
+    fs::rename(path, &aside).ok()?;
+    Some(aside)
+}
+
+/// All releases but the `keep` newest and those that instances have.
+fn old(app: &App, keep: usize) -> Result<Vec<ReleaseId>> {
+    let mut old: Vec<ReleaseId> = releases(app)?.into_iter().skip(keep).collect();
+    for instance in &app.config.instances {
+        let kept = app.release_of(instance)?;
+        old.retain(|id| Some(id) != kept.as_ref());
+    }
+    Ok(old)
+}
+
+/// Makes a release none, by its name. Its files go with the next sweep.
+fn take_name(app: &App, id: &ReleaseId) -> io::Result<()> {
+    fs::rename(app.release(id), app.releases().join(format!("{REMOVED}{id}")))
+}
+
+/// Removes the old ones; returns those that are gone.
+fn remove_old(app: &App, keep: usize) -> Result<Vec<ReleaseId>> {
+    let mut gone = old(app, keep)?;
+    gone.retain(|id| take_name(app, id).is_ok());
+    sweep(app)?;
+    Ok(gone)
 }
 
 /// All builds that have a log, the newest first.
@@ -218,29 +279,27 @@ fn newest_first(ids: impl Iterator<Item = ReleaseId>) -> Vec<ReleaseId> {
     ids
 }
 
-/// Removes what a killed tool left half made or half removed, and ends the build that may still run in it. Only to be
-/// called under the deploy lock.
-fn sweep(app: &App) -> Result<()> {
+/// Removes what a killed tool left half made or half removed, and ends the build that may still run in it. Returns what cannot
+/// be removed, which is no release and in nobody's way. Only to be called under the deploy lock.
+fn sweep(app: &App) -> Result<Vec<(PathBuf, Left)>> {
     let directory = app.releases();
     let entries = fs::read_dir(&directory).with_context(|| format!("cannot list {}", directory.display()))?;
+    let mut left = Vec::new();
     for entry in entries.flatten() {
         let name = entry.file_name();
         let Some(name) = name.to_str().filter(|name| name.starts_with('.')) else { continue };
-        let id = name.trim_start_matches(build::BUILDING);
         let path = entry.path();
         if path == app.snapshot() {
             continue;
         }
-        let builds = |environment: &HashMap<OsString, OsString>| {
-            environment.get(OsStr::new("RELEASE")).is_some_and(|release| release == id)
-        };
-        let builders = process::with_environment(builds).into_iter();
-        // Another app's release has the same name when it was made in the same second, from a path or the same commit.
-        let ours = builders.filter(|builder| process::works_in(builder.pid, &path));
-        ours.for_each(|builder| process::kill_tree(builder.pid));
-        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        let removed = if is_directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        removed.with_context(|| format!("cannot remove {}", path.display()))?;
+        if let Some(id) = name.strip_prefix(build::BUILDING) {
+            // Another app's release has the same name when it was made in the same second, from a path or the same commit.
+            process::kill_like(|pid, environment| {
+                let builds = environment.get(OsStr::new("RELEASE")).is_some_and(|release| release == id);
+                builds && process::works_in(pid, &path)
+            });
+        }
+        left.extend(removal::tree(&path).err().map(|error| (path, error)));
     }
-    Ok(())
+    Ok(left)
 }

@@ -12,6 +12,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::termios::{InputFlags, LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr, tcsetattr};
 use nix::unistd;
 
+use crate::harmless::Painted;
 use crate::outcome;
 
 /// To the alternate screen, without a cursor, and lines that are too long are cut.
@@ -22,6 +23,8 @@ const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
 const CORNER: &str = "\x1b[H";
 /// Clears the rest of a line.
 const CLEAR_LINE: &str = "\x1b[K";
+/// To the beginning of the next line.
+const NEXT_LINE: &str = "\r\n";
 /// Clears everything below.
 const CLEAR_BELOW: &str = "\x1b[J";
 
@@ -87,9 +90,17 @@ impl Screen {
     }
 
     /// Draws these lines over what is there, in one write.
-    pub fn draw(&self, lines: &[String]) -> Result<()> {
-        let lines: Vec<String> = lines.iter().map(|line| format!("{line}{CLEAR_LINE}")).collect();
-        outcome::print(&format!("{CORNER}{}{CLEAR_BELOW}", lines.join("\r\n")))
+    pub fn draw(&self, lines: &[Painted]) -> Result<()> {
+        let mut screen = painted(CORNER);
+        for (at, line) in lines.iter().enumerate() {
+            if at > 0 {
+                screen.paint(NEXT_LINE);
+            }
+            screen.append(line);
+            screen.paint(CLEAR_LINE);
+        }
+        screen.paint(CLEAR_BELOW);
+        outcome::print_painted(&screen)
     }
 
     /// Waits until something happens, or there is something to be read from `news`.
@@ -106,13 +117,13 @@ impl Screen {
                 polled => polled.context("cannot wait for the terminal")?,
             };
             let happened: Vec<bool> = asked.iter().map(|one| one.any().unwrap_or(false)).collect();
-            if happened[0] {
+            if happened.first() == Some(&true) {
                 return self.on_signal();
             }
             if happened.get(2) == Some(&true) && is_end(&stdin) {
                 return Ok(Event::End);
             }
-            if happened[1] {
+            if happened.get(1) == Some(&true) {
                 return Ok(Event::News);
             }
         }
@@ -142,7 +153,7 @@ impl Screen {
 
     fn enter(&mut self) -> Result<()> {
         self.take_keys()?;
-        outcome::print(ENTER)
+        outcome::print_painted(&painted(ENTER))
     }
 
     /// Has keys come one by one and unseen. Those that send a signal go on doing so, and none holds output back.
@@ -158,8 +169,9 @@ impl Screen {
             self.keyboard = Some(before);
             keys.local_flags -= LocalFlags::ICANON | LocalFlags::ECHO;
             keys.input_flags -= InputFlags::IXON;
-            keys.control_chars[SpecialCharacterIndices::VMIN as usize] = 1;
-            keys.control_chars[SpecialCharacterIndices::VTIME as usize] = 0;
+            for (index, value) in [(SpecialCharacterIndices::VMIN, 1), (SpecialCharacterIndices::VTIME, 0)] {
+                keys.control_chars.get_mut(index as usize).into_iter().for_each(|key| *key = value);
+            }
             tcsetattr(&stdin, SetArg::TCSANOW, &keys).context(cannot)?;
         }
         Ok(())
@@ -167,7 +179,7 @@ impl Screen {
 
     /// Gives the terminal back. One that has gone needs nothing.
     fn leave(&self) {
-        let _ = outcome::print(LEAVE);
+        let _ = outcome::print_painted(&painted(LEAVE));
         if let Some(before) = &self.keyboard {
             let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, before);
         }
@@ -181,12 +193,18 @@ impl Drop for Screen {
     }
 }
 
+fn painted(sequence: &'static str) -> Painted {
+    let mut painted = Painted::new(true);
+    painted.paint(sequence);
+    painted
+}
+
 /// Reads the keys that were pressed: whether one of them is `q`, or the terminal has gone.
 fn is_end(stdin: &io::Stdin) -> bool {
     let mut keys = [0; 64];
     match unistd::read(stdin, &mut keys) {
         Ok(0) => true,
-        Ok(count) => keys[..count].iter().any(|key| b"qQ".contains(key)),
+        Ok(count) => keys.iter().take(count).any(|key| b"qQ".contains(key)),
         Err(error) => !matches!(error, Errno::EINTR | Errno::EAGAIN),
     }
 }

@@ -1,6 +1,7 @@
 //! A site that hears of pushes.
 
 use std::fs;
+use std::path::PathBuf;
 
 use crate::site::Site;
 use crate::webhook::{github_push, send};
@@ -12,6 +13,11 @@ impl Site {
     /// The secret that `install` has made for the site's webhook.
     pub fn webhook_secret(&self) -> Vec<u8> {
         fs::read_to_string(self.home.join("push-secret")).unwrap().trim().as_bytes().to_vec()
+    }
+
+    /// Where its `on-push` listens.
+    pub fn push_socket(&self) -> PathBuf {
+        self.home.join("state/push.sock")
     }
 
     /// Tells the site through nginx that `main` is at this commit; the status of the answer.

@@ -3,8 +3,11 @@
 // Each program that includes this uses a part of it.
 #![allow(dead_code)]
 
+use std::io::ErrorKind;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// What a program did.
 #[derive(Debug)]
@@ -23,10 +26,20 @@ impl Ran {
         Ran { code, stdout: text(&output.stdout), stderr: text(&output.stderr) }
     }
 
-    /// Runs a program to its end.
+    /// Runs a program to its end. One that was written a moment ago may still be open for writing in what another test
+    /// is about to execute: that is waited for.
     #[track_caller]
     pub fn run(command: &mut Command) -> Ran {
-        Ran::of(&command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}")))
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            match command.stdin(Stdio::null()).output() {
+                Ok(output) => return Ran::of(&output),
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < deadline => {
+                    thread::sleep(Duration::from_millis(5));
+                }
+                Err(error) => panic!("{command:?}: {error}"),
+            }
+        }
     }
 
     /// Asserts success; returns stdout.

@@ -9,10 +9,11 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
+use crate::not_tested::not_tested;
 use crate::site::{Ran, built, samples};
 
 /// What makes the namespaces a fresh server: nginx with its packaged configuration but no default site, a user
-/// `potados` with a closed home, and a git repository of the app.
+/// `potados` with a closed home, another user `mallory`, and a git repository of the app.
 const SET_UP: &str = r#"
 set -eu
 mkdir -p nginx accounts tools
@@ -20,11 +21,14 @@ cp -a /etc/nginx/. nginx/ && rm -f nginx/sites-enabled/default && mount --bind n
 cp -a /etc/passwd /etc/group accounts/
 echo 'potados:x:15000:15000::/home/potados:/bin/sh' >>accounts/passwd
 echo 'potados:x:15000:' >>accounts/group
+echo 'mallory:x:15001:15001::/home/mallory:/bin/sh' >>accounts/passwd
+echo 'mallory:x:15001:' >>accounts/group
 mount --bind accounts/passwd /etc/passwd && mount --bind accounts/group /etc/group
 mkdir -p /var/lib/cutover
 for place in /run /home /var/lib/cutover; do mount -t tmpfs -o mode=755 none $place; done
 ip link set lo up
-mkdir -m 700 /home/potados && mkdir /home/source
+mkdir -m 700 /home/potados && mkdir -m 755 /home/mallory && mkdir /home/source
+chown 15001:15001 /home/mallory
 echo v1 >/home/source/VERSION && cp "$SAMPLES/python/server.py" /home/source/
 chown -R 15000:15000 /home/potados /home/source
 git() { runuser -u potados -- git -C /home/source -c user.name=p -c user.email=p@example.org "$@"; }
@@ -32,6 +36,36 @@ git init --quiet --initial-branch=main && git add --all && git commit --quiet --
 nginx
 echo ready
 exec cat
+"#;
+
+/// Makes it a machine that systemd has booted, so far as the tools look at it: without systemd as PID 1, systemctl must be
+/// a fake, which starts what a unit would, restarts nothing, and has met no unit before. The journal is one that is behind
+/// for ever. sudo and its rules are real.
+const LIKE_SYSTEMD: &str = r#"
+set -eu
+mkdir -p /run/systemd/system sudoers systemd
+cp -a /etc/sudoers.d/. sudoers/ && mount --bind sudoers /etc/sudoers.d
+cp -a /etc/shadow shadow && echo 'potados:*:19000:0:99999:7:::' >>shadow && mount --bind shadow /etc/shadow
+cp -a /etc/systemd/. systemd/ && mount --bind systemd /etc/systemd
+cat >systemctl <<'end'
+#!/bin/sh
+instance=${2#cafeteria@} instance=${instance%.service} bin=/home/potados/.cafeteria/bin
+case $1 in
+reset-failed) echo "Failed to reset failed state of unit $2: Unit $2 not loaded." >&2; exit 1 ;;
+start)
+    echo "$*" >>/run/orders
+    setsid setpriv --reuid potados --regid potados --init-groups $bin/supervise --home ${bin%/bin} $instance >>/run/output-$instance 2>&1 &
+    ;;
+stop)
+    for pid in $(pgrep -f "supervise --home .*/.cafeteria $instance\$"); do
+        kill $pid 2>/dev/null
+        while [ -e /proc/$pid/exe ]; do sleep 0.01; done
+    done
+    ;;
+esac
+end
+printf '#!/bin/sh\n' >journalctl
+for program in systemctl journalctl; do chmod 755 $program && mount --bind $program $(command -v $program); done
 "#;
 
 /// The configuration of that app.
@@ -53,10 +87,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server that has come up; None, with a word about it, where this is not root.
+    /// A server that has come up; None where this is not root.
     pub fn boot() -> Option<Server> {
         if !nix::unistd::Uid::effective().is_root() {
-            eprintln!("NOT TESTED: installing as root, for this is not root");
+            not_tested("installing as root", "this is not root");
             return None;
         }
         let directory = tempfile::Builder::new().prefix("cutover-server-").tempdir().unwrap();
@@ -78,13 +112,26 @@ impl Server {
         Some(Server { directory, init, leader: children.trim().to_owned() })
     }
 
+    /// Makes it one that systemd seems to have booted; returns the directory, seen from outside and inside, of its parts.
+    pub fn like_systemd(&self) -> String {
+        let directory = self.directory.path().display().to_string();
+        self.run(&format!("cd {directory} && {LIKE_SYSTEMD}")).ok();
+        directory
+    }
+
     /// Runs a shell line inside, as root, from the environment that SSM gives.
     pub fn run(&self, line: &str) -> Ran {
+        Ran::of(&self.command(line).output().unwrap())
+    }
+
+    /// The same, not started yet.
+    pub fn command(&self, line: &str) -> Command {
         let enter = ["--target", &self.leader, "--mount", "--net", "--pid", "--", "sh", "-c", line];
         let mut command = Command::new("nsenter");
         command.args(enter).env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         command.env("TOOLS", built()).env("CONFIG", self.config()).env("SAMPLES", samples());
-        Ran::of(&command.stdin(Stdio::null()).output().unwrap())
+        command.stdin(Stdio::null());
+        command
     }
 
     /// The configuration's file, which lies outside.

@@ -34,10 +34,18 @@ package_of() {
     esac
 }
 
+is_there() {
+    case $1 in
+        # A module of the C library's, which only Debian and its like have packaged.
+        libnss-extrausers) ! command -v apt-get >/dev/null 2>&1 || ls /usr/lib/*/libnss_extrausers.so.2 >/dev/null 2>&1 ;;
+        # In the PATH that apps get, which is not the caller's.
+        *) (PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin && command -v "$1" >/dev/null 2>&1) ;;
+    esac
+}
+
 missing=
 for program in cc "$@"; do
-    # In the PATH that apps get, which is not the caller's.
-    (PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin && command -v "$program" >/dev/null 2>&1) || missing="$missing $(package_of "$program")"
+    is_there "$program" || missing="$missing $(package_of "$program")"
 done
 # Static linking needs the C library's archive.
 archive=$(cc -print-file-name=libc.a 2>/dev/null || echo libc.a)

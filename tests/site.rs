@@ -157,11 +157,26 @@ impl Site {
         Site::unlaid_on(Ports::claim(), place, sample, extra)
     }
 
-    /// A site whose instances have room for several processes each.
+    /// A site whose instances have room for several processes each: nginx is told of those ports in any case, so that only
+    /// such sites can share an nginx.
+    pub fn unlaid_roomy(sample: Sample, extra: &str) -> Site {
+        Site::unlaid_on(Ports::claim_blocks(9), &std::env::temp_dir(), sample, extra)
+    }
+
+    /// The same, laid out.
     pub fn roomy(sample: Sample, extra: &str) -> Site {
-        let site = Site::unlaid_on(Ports::claim_blocks(9), &std::env::temp_dir(), sample, extra);
+        let site = Site::unlaid_roomy(sample, extra);
         site.install(&[]).ok();
         site
+    }
+
+    /// Deploys v1 and v2: v2 serves from B, v1 is its warm standby A.
+    #[track_caller]
+    pub fn with_standby(self) -> Site {
+        self.run("deploy", &[]).ok();
+        self.commit("v2", "");
+        self.run("deploy", &[]).ok();
+        self
     }
 
     fn unlaid_on(ports: Ports, place: &Path, sample: Sample, extra: &str) -> Site {
@@ -268,7 +283,7 @@ impl Site {
 
     /// Runs a tool of the home.
     pub fn run(&self, name: &str, arguments: &[&str]) -> Ran {
-        Ran::of(&self.tool(name, arguments).output().unwrap())
+        Ran::run(&mut self.tool(name, arguments))
     }
 
     /// Runs a tool of the home whose reader has gone before the first byte.
@@ -382,7 +397,7 @@ pub fn explains_itself(tool: &str, about: &str) {
     let help = run("--help");
     assert_eq!((help.code, help.stderr.as_str(), help.stdout.lines().next()), (0, "", Some(about)));
     assert!(help.stdout.contains(&format!("\nUsage: {tool} ")), "{help:?}");
-    run("--version").is(0, &format!("{tool} 0.1.0\n"), "");
+    run("--version").is(0, &format!("{tool} {}\n", env!("CARGO_PKG_VERSION")), "");
     let reason = format!("{tool}: unexpected argument '--bogus' found; see {tool} --help\n");
     run("--bogus").is(2, "", &reason);
 }

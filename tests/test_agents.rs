@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use cutover::app::Config;
+use cutover::account::Account;
+use cutover::app::{Config, Record};
 use nix::sys::signal::Signal;
 use yaml_rust2::{Yaml, YamlLoader};
 
@@ -63,9 +64,20 @@ fn site() -> Site {
     let site = Site::new(Sample::Static, HOLDS);
     let script = fs::read_to_string(example("codedeploy/deploy.sh")).unwrap();
     let home = site.home.to_str().unwrap();
+    // As root keeps one of each app that it installs for somebody else; here the app is the tester's own.
+    let record = site.directory.path().join("shop.record");
+    let config = fs::read_to_string(site.config()).unwrap();
+    fs::write(&record, Record::text("shop", &Account::current(), &site.home, &config).unwrap()).unwrap();
     for (name, text) in [
         ("appspec.yml", fs::read_to_string(example("codedeploy/appspec.yml")).unwrap()),
-        ("deploy.sh", with(&script, "/home/potados/.cafeteria", home)),
+        (
+            "deploy.sh",
+            with(
+                &with(&script, "/home/potados/.cafeteria", home),
+                "/var/lib/cutover/*.record",
+                record.to_str().unwrap(),
+            ),
+        ),
     ] {
         let path = site.source().join(name);
         fs::write(&path, text).unwrap();

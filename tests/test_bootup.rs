@@ -61,6 +61,24 @@ fn the_standby_takes_the_place_of_an_enabled_instance_that_does_not_start() {
 }
 
 #[test]
+fn a_standby_whose_release_was_rolled_back_gets_no_traffic_unasked() {
+    let site = two_versions("");
+    site.run("rollback", &[]).ok();
+    site.shell("stop-instance A --force && stop-instance B --force").ok();
+    fs::write(site.home.join("instances/A/BEHAVIOUR"), "exit\n").unwrap();
+    let release = fs::read_link(site.home.join("instances/B")).unwrap();
+    let release = release.file_name().unwrap().to_string_lossy().into_owned();
+    let why = format!(
+        "bootup: {release} of the standby B was rolled back: `rollback` gives it the traffic: cannot start A: it died"
+    );
+    site.run("bootup", &[]).fails(3, &[&why]);
+    assert_eq!((site.run("enabled-instance", &[]).ok().as_str(), site.run("pid", &["B"]).code), ("A\n", 1));
+    // Whoever asks for it gets it.
+    site.run("rollback", &[]).ok();
+    assert_eq!(site.get("/"), (200, "v2\n".to_owned()));
+}
+
+#[test]
 fn a_standby_that_does_not_start_is_told_of_and_the_app_serves_without() {
     let site = two_versions("");
     site.shell("stop-instance A --force && stop-instance B --force").ok();
@@ -90,9 +108,5 @@ fn when_nothing_starts_it_fails_and_says_why() {
 
 /// A site with v1 deployed to A, then v2 to B. `deploy` is added to `[deploy]`.
 fn two_versions(deploy: &str) -> Site {
-    let site = Site::new(Sample::Static, &format!("{BRISK}{deploy}"));
-    site.run("deploy", &[]).ok();
-    site.commit("v2", "");
-    site.run("deploy", &[]).ok();
-    site
+    Site::new(Sample::Static, &format!("{BRISK}{deploy}")).with_standby()
 }

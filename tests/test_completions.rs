@@ -9,6 +9,7 @@ use std::process::Command;
 use cutover::layout::TOOLS;
 
 use crate::bare_home::BareHome;
+use crate::not_tested::not_tested;
 use crate::pty::typed;
 use crate::site::{BRISK, Ran, Sample, Site, built, chmod};
 
@@ -249,8 +250,7 @@ fn another_program_of_a_tools_name_is_not_called() {
 #[test]
 fn a_tool_of_another_users_is_not_called() {
     if !nix::unistd::Uid::effective().is_root() {
-        eprintln!("NOT TESTED: completing another user's tools, for this is not root");
-        return;
+        return not_tested("completing another user's tools", "this is not root");
     }
     let desk = Desk::new();
     desk.offers("deploy --dr", &["--dry-run"]);
@@ -258,4 +258,37 @@ fn a_tool_of_another_users_is_not_called() {
     for shell in [Bash, Zsh, Fish] {
         assert_eq!(desk.offered(shell, "deploy --dr"), Vec::<String>::new(), "{shell:?}");
     }
+}
+
+#[test]
+fn git_is_not_run_in_a_repository_of_another_users() {
+    if !nix::unistd::Uid::effective().is_root() {
+        return not_tested("completing in another user's home", "this is not root");
+    }
+    let desk = Desk::new();
+    let home = desk.site.directory.path().join("other");
+    fs::create_dir(&home).unwrap();
+    fs::copy(desk.site.home.join("config.toml"), home.join("config.toml")).unwrap();
+    desk.site.git(&["clone", "--quiet", "--bare", ".", home.join("repo.git").to_str().unwrap()]);
+    // It is in the PATH before git itself.
+    let (git, called) = (desk.site.home.join("bin/git"), desk.site.directory.path().join("called"));
+    fs::write(&git, format!("#!/bin/sh\ntouch {}\nexec /usr/bin/git \"$@\"\n", called.display())).unwrap();
+    chmod(&git, 0o755);
+    let line = "deploy --home other --ref ";
+    desk.offers(line, &["main", "latest-tag"]);
+    fs::remove_file(&called).unwrap();
+    for theirs in [&["other"][..], &["other/repo.git"], &["other", "other/repo.git"]] {
+        for place in theirs {
+            chown(desk.site.directory.path().join(place), Some(65534), None).unwrap();
+        }
+        for shell in [Bash, Zsh, Fish] {
+            let offered = desk.offered(shell, line);
+            assert!(!offered.contains(&"main".to_owned()), "{shell:?}: {theirs:?}: {offered:?}");
+        }
+        assert!(!called.exists(), "{theirs:?}");
+        for place in theirs {
+            chown(desk.site.directory.path().join(place), Some(0), None).unwrap();
+        }
+    }
+    desk.offers(line, &["main", "latest-tag"]);
 }

@@ -77,6 +77,14 @@ fn there_are_exactly_two_instances_that_can_be_told_apart() {
         &["an instance's name is 1 to 32 letters, digits, - and _, not \"B/..\""],
     );
     refused("B = 24002", "enabled = 24002", 2, &["no instance can be named `enabled`"]);
+    for taken in ["workers", "deploy", "hooks", "build-20261121T093000Z-a"] {
+        refused(
+            "B = 24002",
+            &format!("{taken} = 24002"),
+            2,
+            &[&format!("no instance can be named `{taken}`: a file of ")],
+        );
+    }
 }
 
 #[test]
@@ -84,6 +92,7 @@ fn durations_and_other_texts_are_as_people_write_them() {
     let duration = "expected a duration such as \"30s\" or \"5m\", got ";
     refused("own = true", "[deploy]\nsoak = \"soon\"", 12, &[duration, "\"soon\""]);
     refused("own = true", "[health]\ntimeout = \"30\"", 12, &[duration, "\"30\""]);
+    refused("own = true", "[health]\ntimeout = \"500000000000y\"", 12, &[duration, "\"500000000000y\""]);
     refused(
         "own = true",
         "[health]\npath = \"health\"",

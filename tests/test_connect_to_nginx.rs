@@ -115,11 +115,7 @@ fn an_nginx_that_looks_elsewhere_does_not_confirm_and_the_link_is_put_back() {
 
 /// A site whose A runs v1 and whose B runs v2, B enabled.
 fn two_versions() -> Site {
-    let site = Site::new(Sample::Static, BRISK);
-    site.run("deploy", &[]).ok();
-    site.commit("v2", "");
-    site.run("deploy", &[]).ok();
-    site
+    Site::new(Sample::Static, BRISK).with_standby()
 }
 
 fn link(site: &Site) -> PathBuf {

@@ -15,11 +15,7 @@ const CONNECTIONS: u64 = 20;
 
 /// A site that serves v2 from B, with v1 as the warm standby A.
 fn served(sample: Sample) -> Site {
-    let site = Site::new(sample, BRISK);
-    site.run("deploy", &[]).ok();
-    site.commit("v2", "");
-    site.run("deploy", &[]).ok();
-    site
+    Site::new(sample, BRISK).with_standby()
 }
 
 fn kill(pid: i32) {
@@ -239,6 +235,8 @@ fn another_app_of_the_same_commit_is_never_taken_for_what_is_left_of_one() {
     // Where a second process of ours would listen.
     let port = ours.ports.first + 10;
     theirs.reconfigure(&format!("A = {}", theirs.ports.first), &format!("A = {port}"));
+    fs::copy(theirs.home.join("config.toml"), theirs.config()).unwrap();
+    theirs.install(&[]).ok();
     let release = theirs.run("update-instance", &["A"]).ok();
     theirs.run("start-instance", &["A"]).ok();
     // As when both were deployed in the same second.

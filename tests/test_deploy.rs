@@ -113,10 +113,7 @@ fn what_another_app_runs_is_left_alone_though_its_release_has_the_same_name() {
 
 #[test]
 fn each_change_is_one_line_of_the_history() {
-    let site = Site::new(Sample::Static, BRISK);
-    site.run("deploy", &[]).ok();
-    site.commit("v2", "");
-    site.run("deploy", &[]).ok();
+    let site = Site::new(Sample::Static, BRISK).with_standby();
     site.run("rollback", &[]).ok();
     site.commit("v3", "exit");
     assert_eq!(site.run("deploy", &[]).code, 3);

@@ -85,6 +85,32 @@ fn a_container_that_is_just_going_has_printed_nothing_and_is_no_error() {
     }
 }
 
+/// Longer than the clock reaches, the longest that Docker can say, and without end.
+#[test]
+fn a_container_with_the_longest_grace_period_is_stopped() {
+    for seconds in [1 << 40, i64::MAX, -1] {
+        let (home, socket) = home();
+        let container = json!({
+            "Id": "1", "Name": "/A", "Created": "2026-11-21T09:30:00Z", "Image": "sha256:1",
+            "State": { "Running": true, "Restarting": false, "Pid": 0, "ExitCode": 0 },
+            "Config": {
+                "Image": "user/shop", "StopTimeout": seconds,
+                "Labels": { "com.docker.compose.project.working_dir": home.path().to_str().unwrap() },
+            },
+            "HostConfig": { "NetworkMode": "bridge" },
+        });
+        let (list, container) = (says("200 OK", r#"[{"Id": "1"}]"#), says("200 OK", &container.to_string()));
+        let stopped = says("304 Not Modified", "");
+        answering_each(&socket, move |question, stream| match question {
+            one if one.contains("/1/stop") => stopped(stream),
+            one if one.contains("/1/json") => container(stream),
+            _ => list(stream),
+        });
+        home.run("stop-instance", &["A", "--force"]).is(0, "", "");
+        fs::remove_file(socket).unwrap();
+    }
+}
+
 #[test]
 fn what_is_no_answer_of_dockers_is_told() {
     for (status, body) in [("200 OK", "<html>"), ("200 OK", "[1, 2]"), ("200 OK", "[{\"Id\": 7}]"), ("200 OK", "")] {

@@ -145,16 +145,29 @@ fn a_pages_options_are_those_of_the_help() {
     }
 }
 
+/// The codes of the README's table.
+fn exit_codes_in_readme() -> Vec<u8> {
+    let readme = read("README.md");
+    let (_, table) = readme.split_once("## Exit codes\n").unwrap();
+    let rows = table.lines().take_while(|line| !line.starts_with("## ")).filter_map(|line| line.strip_prefix("| "));
+    rows.filter_map(|row| row.split(' ').next()?.parse().ok()).collect()
+}
+
+#[test]
+fn the_ssm_document_lists_the_readmes_exit_codes() {
+    let document: serde_json::Value = serde_json::from_str(&read("ssm/cutover.json")).unwrap();
+    let (_, list) = document["description"].as_str().unwrap().split_once("exit code: ").unwrap();
+    let codes = list.trim_end_matches('.').split(", ").filter_map(|item| item.split(' ').next()?.parse().ok());
+    // 1 is an answer of tools that the document does not run, and of a rollback.
+    assert_eq!(codes.collect::<Vec<u8>>(), exit_codes_in_readme());
+}
+
 #[test]
 fn all_pages_and_the_readme_know_the_same_exit_codes() {
     let known = exit_codes_in_source();
     assert!(known.contains(&0) && known.len() > 4, "cannot read the exit codes of src/outcome.rs: {known:?}");
     assert_eq!(exit_codes(&read("man/cutover.7")), known);
-    let readme = read("README.md");
-    let (_, table) = readme.split_once("## Exit codes\n").unwrap();
-    let rows = table.lines().take_while(|line| !line.starts_with("## ")).filter_map(|line| line.strip_prefix("| "));
-    let codes: Vec<u8> = rows.filter_map(|row| row.split(' ').next()?.parse().ok()).collect();
-    assert_eq!(codes, known);
+    assert_eq!(exit_codes_in_readme(), known);
     for tool in tools() {
         let codes = exit_codes(&page(&tool));
         assert!(codes.is_sorted() && codes.iter().all(|code| known.contains(code)), "{tool}: {codes:?}");
@@ -260,7 +273,7 @@ fn configuration(more: &BTreeMap<&str, String>) -> Result<String, String> {
     let with_more = |table: &str| more.get(table).map_or("", String::as_str);
     let text: String =
         tables.iter().map(|(table, lines)| format!("{}{lines}{}", heading(table), with_more(table))).collect();
-    Config::parse(&text).map(|config| format!("{config:?}"))
+    Config::parse(&text).map(|config| format!("{:?}", Config { text: String::new(), ..config }))
 }
 
 #[test]
@@ -324,4 +337,52 @@ fn the_pages_are_good_mdoc() {
     let pages: Vec<PathBuf> = fs::read_dir(project().join("man")).unwrap().map(|entry| entry.unwrap().path()).collect();
     let linted = Command::new("mandoc").args(["-T", "lint", "-W", "warning"]).args(pages).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&linted.stdout), "");
+}
+
+#[test]
+fn make_quick_runs_a_test_of_each_tool() {
+    let makefile = read("Makefile");
+    let listed = makefile.split("\nQUICK = ").nth(1).unwrap().split("\n\n").next().unwrap();
+    let mut tested = Vec::new();
+    for path in listed.split_whitespace().filter(|word| *word != "\\") {
+        let (module, test) = path.split_once("::").unwrap();
+        assert!(read(&format!("tests/{module}.rs")).contains(&format!("#[test]\nfn {test}()")), "{path}");
+        tested.push(module.trim_start_matches("test_").replace('_', "-"));
+    }
+    assert_eq!(tested, tools());
+}
+
+#[test]
+fn each_library_is_listed_with_its_version_and_comes_from_the_registry() {
+    let lock: toml::Table = read("Cargo.lock").parse().unwrap();
+    let packages = lock["package"].as_array().unwrap();
+    let text = |package: &toml::Value, key: &str| package.get(key).and_then(|value| value.as_str().map(str::to_owned));
+    for package in packages.iter().filter(|package| text(package, "name").as_deref() != Some("cutover")) {
+        let source = text(package, "source").unwrap_or_default();
+        assert!(source.starts_with("registry+") && text(package, "checksum").is_some(), "{package}");
+    }
+    let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
+    let wanted: BTreeSet<String> = manifest["dependencies"].as_table().unwrap().keys().cloned().collect();
+    let locked = |name: &String| {
+        let found = packages.iter().filter(|package| text(package, "name").as_ref() == Some(name));
+        let versions: Vec<String> = found.map(|package| text(package, "version").unwrap()).collect();
+        versions.iter().map(|version| version.split('+').next().unwrap().to_owned()).collect::<Vec<String>>()
+    };
+    let page = read("SECURITY.md");
+    let rows = page.lines().skip_while(|line| *line != "| library | version | for |").skip(2);
+    let mut listed = BTreeSet::new();
+    for row in rows.take_while(|row| row.starts_with('|')) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let (names, versions) = (cells[1].split(", "), cells[2].split(", "));
+        assert!(!cells[3].is_empty(), "{row}");
+        for (name, version) in names.zip(versions) {
+            assert!(
+                locked(&name.to_owned()).contains(&version.to_owned()),
+                "{name} {version}: {:?}",
+                locked(&name.to_owned())
+            );
+            listed.insert(name.to_owned());
+        }
+    }
+    assert_eq!(listed, wanted);
 }

@@ -26,7 +26,7 @@ fn what_is_missing_or_wrong_is_an_error_before_anything_is_laid() {
     install(&["--config", "nowhere.toml"]).is(2, "", reason);
     let reason = "install: the following required arguments were not provided: --remove; see install --help\n";
     install(&["--config", "shop.toml", "--purge"]).is(2, "", reason);
-    let reason = "install: cannot find user \"nobody-of-that-name\"; useradd makes one\n";
+    let reason = "install: cannot find user \"nobody-of-that-name\": neither /etc/passwd lists it nor does getent know it; useradd makes one\n";
     install(&["--config", "shop.toml", "--user", "nobody-of-that-name"]).is(2, "", reason);
 
     site.write_config("[nginx]\nown = true\nserver_name = \"x; include /etc/passwd\"\n");
@@ -84,7 +84,7 @@ fn the_path_line_is_added_once_and_taken_out_again() {
     let own = "# mine\nexport EDITOR=vi";
     fs::write(&profile, own).unwrap();
     site.install(&[]).ok();
-    let line = format!("PATH={}/bin:$PATH # laid by cutover's install\n", site.home.display());
+    let line = format!("PATH=$PATH:{}/bin # laid by cutover's install\n", site.home.display());
     assert_eq!(fs::read_to_string(&profile).unwrap(), format!("{own}\n{line}"));
     site.install(&[]).ok();
     assert_eq!(fs::read_to_string(&profile).unwrap(), format!("{own}\n{line}"));

@@ -1,8 +1,10 @@
 //! logs: which lines are printed, by their number, their age and what stands in them, of one instance or merged of both.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use crate::ran::Ran;
 use crate::site::{BRISK, Sample, Site};
 use crate::test_logs::{append, follow, next};
 
@@ -86,15 +88,22 @@ fn grep_prints_what_fits_and_counts_that() {
 #[test]
 fn of_large_logs_no_more_is_read_than_need_be() {
     let recent = [line(2, "0", "two"), line(1, "0", "one")].concat();
-    let site = printed(&[("A.log", &[line(30, "0", "thirty"), recent].concat())]);
-    // Nobody can read that.
-    fs::create_dir(site.home.join("logs/A.log.1")).unwrap();
-    site.run("logs", &["A", "-n", "2"]).is(0, "two\none\n", "");
-    site.run("logs", &["A", "-n", "1", "--grep", "two"]).is(0, "two\n", "");
-    site.run("logs", &["A", "--since", "10m"]).is(0, "two\none\n", "");
-    site.run("logs", &["A"]).fails(3, &["logs: cannot read ", "A.log: Is a directory"]);
-    site.run("logs", &["A", "--since", "1h"]).fails(3, &["logs: cannot read ", "A.log: Is a directory"]);
-    fs::remove_dir(site.home.join("logs/A.log.1")).unwrap();
+    let older = line(90, "0", "ninety");
+    let site = printed(&[("A.log.1", &older), ("A.log", &[line(30, "0", "thirty"), recent].concat())]);
+    let trace = site.directory.path().join("trace");
+    let reads_older = |arguments: &[&str], printed: &str| {
+        let logs = site.tool("logs", arguments);
+        let mut strace = site.command(Path::new("strace"));
+        strace.arg("-o").arg(&trace).args(["-e", "trace=pread64", "-P"]).arg(site.home.join("logs/A.log.1"));
+        let ran = Ran::of(&strace.arg(logs.get_program()).args(logs.get_args()).output().unwrap());
+        assert_eq!((ran.code, ran.stdout.as_str()), (0, printed), "{ran:?}");
+        fs::read_to_string(&trace).unwrap().contains("pread64(")
+    };
+    assert!(!reads_older(&["A", "-n", "2"], "two\none\n"));
+    assert!(!reads_older(&["A", "-n", "1", "--grep", "two"], "two\n"));
+    assert!(!reads_older(&["A", "--since", "10m"], "two\none\n"));
+    assert!(reads_older(&["A"], "ninety\nthirty\ntwo\none\n"));
+    assert!(reads_older(&["A", "--since", "1h"], "thirty\ntwo\none\n"));
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Push to deploy: from a `git push` to the version that is served, through the webhook, nginx and the queue.
 
 use std::fs;
-use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -11,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use crate::pushed_site::SECTION;
 use crate::site::{BRISK, Ran, Sample, Site, chmod, eventually, none_lost};
-use crate::webhook::{github_push, response, send};
+use crate::watched::Watch;
+use crate::webhook::{github_push, response, send, signature};
 
 /// A site that hears of pushes, with version v1 deployed.
 fn listening(extra: &str) -> Site {
@@ -39,10 +42,10 @@ fn a_git_push_is_served_without_a_request_lost() {
     let body = r#"{\"ref\":\"$ref\",\"after\":\"$after\",\"repository\":{\"full_name\":\"octo/shop\"},\"pusher\":{\"name\":\"alice\"}}"#;
     let hook = format!(
         "#!/bin/sh\nread -r before after ref\nbody=\"{body}\"\n\
-         signature=$(printf %s \"$body\" | openssl dgst -sha256 -hmac \"$(cat {secret})\" | sed 's/.* //')\n\
-         curl -fsS -H 'X-GitHub-Event: push' -H \"X-GitHub-Delivery: $after\" -H \"X-Hub-Signature-256: sha256=$signature\" \
+         signature=$(printf %s \"$body\" | {sign} --sign)\n\
+         curl -fsS -H 'X-GitHub-Event: push' -H \"X-GitHub-Delivery: $after\" -H \"$signature\" \
          -H 'Content-Type: application/json' --data-raw \"$body\" http://{address}/.cutover/push\n",
-        secret = site.home.join("push-secret").display(),
+        sign = site.home.join("bin/on-push").display(),
         address = site.address(),
     );
     fs::write(bare.join("hooks/post-receive"), hook).unwrap();
@@ -306,7 +309,10 @@ fn what_was_queued_when_the_machine_went_down_is_deployed_after_the_boot() {
     drop(locked);
     eventually("all has gone", || site.processes().is_empty());
     let said = site.run("bootup", &[]);
-    assert!(said.stderr.contains(&format!("bootup: on-push listens on 127.0.0.1:{}\n", site.ports.push)), "{said:?}");
+    assert!(
+        said.stderr.contains(&format!("bootup: on-push listens on {}\n", site.push_socket().display())),
+        "{said:?}"
+    );
     eventually("it serves", || site.has_worked_off() && site.get("/").1 == "v2\n");
     let commit = site.commit("v3", "");
     assert_eq!(site.tell_of_push(&commit, "two"), 202);
@@ -317,21 +323,20 @@ fn what_was_queued_when_the_machine_went_down_is_deployed_after_the_boot() {
 #[test]
 fn install_begins_moves_and_ends_the_listener() {
     let site = listening("");
-    let port = site.ports.push;
     let again = site.install(&[]);
     again.masked(&site).is(0, "", "install: nothing to do: shop is laid out in HOME\n");
     // An upgrade: the tool is another file.
     fs::remove_file(site.home.join("bin/on-push")).unwrap();
     let said = site.install(&[]).said();
-    assert!(said.contains(&format!("install: on-push listens on 127.0.0.1:{port}\n")), "{said}");
+    assert!(said.contains(&format!("install: on-push listens on {}\n", site.push_socket().display())), "{said}");
     assert_eq!(site.tell_of_push(&head(&site), "one"), 202);
     eventually("it is seen", || site.has_worked_off());
-    site.run("on-push", &["--listen", &format!("127.0.0.1:{}", port + 1)]).fails(75, &["cannot listen: on-push (pid "]);
+    site.run("on-push", &["--listen", "127.0.0.1:20203"]).fails(75, &["cannot listen: on-push (pid "]);
 
     site.write_config(BRISK);
     let said = site.install(&[]).said();
     assert!(said.contains("install: on-push listens no longer\n"), "{said}");
-    assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
+    assert!(!site.push_socket().exists());
     // An old worker of nginx's may answer for a moment.
     eventually("nginx knows of no webhook", || site.get("/.cutover/push").0 == 404);
     site.run("on-push", &[]).is(
@@ -350,39 +355,83 @@ fn install_begins_moves_and_ends_the_listener() {
 }
 
 #[test]
-fn only_loopback_is_listened_on_and_only_free_ports() {
+fn only_this_machine_is_listened_to_and_no_place_that_others_can_take() {
     let site = Site::new(Sample::Static, &format!("{BRISK}{SECTION}"));
-    let listen = |address: &str| site.run("on-push", &["--listen", address]);
+    let listen = |place: &str| site.run("on-push", &["--listen", place]);
     listen("0.0.0.0:20203").fails(2, &["cannot listen on 0.0.0.0:20203: it is not a loopback address"]);
-    listen("nonsense").fails(2, &["invalid value 'nonsense'"]);
-    site.install(&["--remove", "--force"]).ok();
-    let _taken = crate::holder::Holder::of(site.ports.push);
-    let reason = format!("cannot listen for webhooks on port {}: python3 (pid ", site.ports.push);
-    site.install(&[]).fails(3, &[&reason, "choose another in [push]"]);
-    // Another app's listener is not one's own.
-    let other = listening("");
-    let theirs = format!("[push]\nrepository = \"octo/other\"\nport = {}\n", other.ports.push);
-    site.write_config(&format!("{BRISK}{theirs}"));
-    let reason = format!("cannot listen for webhooks on port {}: on-push (pid ", other.ports.push);
-    site.install(&[]).fails(3, &[&reason, "choose another in [push]"]);
+    listen("nonsense").fails(2, &["invalid value 'nonsense'", "expected /PATH or ADDRESS:PORT"]);
+    // Whoever takes the configured port, before a boot or at any other time, hears nothing.
+    let pid = cutover::lock::holder(&site.home.join("run/on-push.lock")).unwrap().unwrap().0;
+    Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+    eventually("nobody listens", || cutover::lock::holder(&site.home.join("run/on-push.lock")).unwrap().is_none());
+    let thief = TcpListener::bind((Ipv4Addr::LOCALHOST, site.ports.push)).unwrap();
+    thief.set_nonblocking(true).unwrap();
+    assert_eq!(site.tell_of_push(&head(&site), "one"), 502);
+    // What a killed one has left is in nobody's way.
+    assert!(site.push_socket().exists());
+    site.run("bootup", &[]);
+    assert_eq!(site.tell_of_push(&head(&site), "two"), 202);
+    assert!(thief.accept().is_err());
+    eventually("it is seen", || site.has_worked_off());
+    // nginx's workers may be another user: the directory is closed to changes, and the socket open to all.
+    let mode = |path: &Path| path.symlink_metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&site.home.join("state")), mode(&site.push_socket())), (0o755, 0o666));
+}
+
+#[test]
+fn a_listener_of_the_version_before_is_replaced() {
+    let site = listening("");
+    let lock = site.home.join("run/on-push.lock");
+    let pid = cutover::lock::holder(&lock).unwrap().unwrap().0;
+    Command::new("kill").arg(pid.to_string()).status().unwrap();
+    eventually("nobody listens", || cutover::lock::holder(&lock).unwrap().is_none());
+    let place = format!("127.0.0.1:{}", site.ports.push);
+    let mut old = site.tool("on-push", &["--listen", &place]).stderr(Stdio::null()).spawn().unwrap();
+    eventually("the old one listens", || TcpStream::connect(&place).is_ok());
+    let said = site.install(&[]).said();
+    assert!(said.contains(&format!("install: on-push listens on {}\n", site.push_socket().display())), "{said}");
+    old.wait().unwrap();
+    assert_eq!(site.tell_of_push(&head(&site), "one"), 202);
+    eventually("it is seen", || site.has_worked_off());
+}
+
+#[test]
+fn whoever_connects_and_says_nothing_is_in_nobodys_way() {
+    let site = listening("");
+    let began = Instant::now();
+    let mut silent: Vec<UnixStream> = (0..32).map(|_| UnixStream::connect(site.push_socket()).unwrap()).collect();
+    assert_eq!(site.tell_of_push(&head(&site), "one"), 202);
+    for one in &mut silent {
+        one.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        assert_eq!(one.read(&mut [0; 64]).unwrap(), 0, "it is ended without a word");
+    }
+    // Before, each could stay for ten seconds.
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    eventually("it is seen", || site.has_worked_off());
 }
 
 #[test]
 fn the_listener_serves_so_many_at_once_and_the_others_when_those_are_done() {
     let site = listening("");
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, site.ports.push));
-    // They connect and say nothing.
-    let silent: Vec<TcpStream> = (0..60).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let connect = || UnixStream::connect(site.push_socket()).unwrap();
+    // They connect, begin, and say no more.
+    let begun = |_| {
+        let mut connection = connect();
+        connection.write_all(b"P").unwrap();
+        connection
+    };
+    let silent: Vec<UnixStream> = (0..60).map(begun).collect();
     let name = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     let served = || site.processes().iter().filter(|pid| name(pid) == "on-push\n").count() - 1;
     eventually("32 are served", || served() == 32);
     let request = github_push(&site.webhook_secret(), &head(&site), "one");
-    let mut next = TcpStream::connect(address).unwrap();
+    let mut next = connect();
     next.write_all(&request).unwrap();
     next.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-    assert!(next.peek(&mut [0]).is_err(), "it was served although {} are", served());
+    assert!(next.read(&mut [0]).is_err(), "it was served although {} are", served());
     assert_eq!(served(), 32);
     drop(silent);
+    next.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     assert_eq!(response(&mut next).map(|(status, _)| status), Some(202));
     eventually("it is seen", || site.has_worked_off());
 }
@@ -474,4 +523,76 @@ fn push_from(site: &Site, source: &str, commit: &str) -> Ran {
     let fields = head.lines().skip(1).filter(|line| !line.starts_with("Content-Length"));
     curl.args(fields.flat_map(|field| ["--header", field]));
     Ran::of(&curl.arg(format!("http://{}/.cutover/push", site.address())).stdin(Stdio::null()).output().unwrap())
+}
+
+/// What a document has between a line that holds `begin` and one that holds `end`, these included.
+fn excerpt(document: &str, begin: &str, end: &str) -> String {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(document)).unwrap();
+    let lines = text.lines().skip_while(|line| !line.contains(begin));
+    let mut found = Vec::new();
+    for line in lines {
+        found.push(line.trim().trim_start_matches("$ ").to_owned());
+        if line.contains(end) {
+            return found.join("\n");
+        }
+    }
+    panic!("{document} has no {begin:?} and {end:?}");
+}
+
+#[test]
+fn the_examples_of_signing_keep_the_secret_out_of_all_arguments() {
+    let site = listening("");
+    let secret = String::from_utf8(site.webhook_secret()).unwrap();
+    let through_nginx = excerpt("README.md", "on-push --sign)", "https://SERVER");
+    let through_nginx = through_nginx.replace("https://SERVER", &format!("http://{}", site.address()));
+    let by_hand =
+        excerpt("man/on-push.1", "$(printf '' | on-push --sign)", "\"$signature\" '' | on-push").replace("\\e", "\\");
+    let watch = Watch::start(&secret, "on-push");
+    // Often enough to be seen.
+    for _ in 0..10 {
+        assert_eq!(site.shell(&through_nginx).ok(), "pong\n", "{through_nginx}");
+        let ran = site.shell(&by_hand);
+        assert!(
+            ran.stdout.starts_with("HTTP/1.1 200 OK\r\n") && ran.stdout.ends_with("\r\n\r\npong\n"),
+            "{by_hand}: {ran:?}"
+        );
+    }
+    watch.saw_nothing();
+    // The same as everybody else's signature.
+    let signed = site.shell("printf 'Hello, World!' >body; on-push --sign <body").ok();
+    let own = signature(secret.as_bytes(), b"Hello, World!");
+    assert_eq!(signed, format!("X-Hub-Signature-256: sha256={own}\n"));
+    site.run("on-push", &["--sign", "--listen", "127.0.0.1:1"]).fails(2, &["--sign"]);
+    chmod(&site.home.join("push-secret"), 0o644);
+    site.run("on-push", &["--sign"]).fails(3, &["others may read it; chmod 600"]);
+}
+
+#[test]
+fn the_example_of_a_chat_keeps_its_url_out_of_all_arguments() {
+    let place = tempfile::tempdir().unwrap();
+    let chat = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let url = format!("http://{}/T0P/S3CR3T", chat.local_addr().unwrap());
+    let server = thread::spawn(move || {
+        let (mut client, _) = chat.accept().unwrap();
+        let mut heard = Vec::new();
+        while !heard.ends_with(b"{\"text\": \"x\"}") {
+            let mut chunk = [0; 1024];
+            let count = client.read(&mut chunk).unwrap();
+            assert!(count > 0, "{}", String::from_utf8_lossy(&heard));
+            heard.extend_from_slice(&chunk[..count]);
+        }
+        // As long as curl can be seen.
+        thread::sleep(Duration::from_millis(300));
+        client.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").unwrap();
+        String::from_utf8(heard).unwrap()
+    });
+    let file = place.path().join("chat");
+    fs::write(&file, format!("url = \"{url}\"\n")).unwrap();
+    let posting = excerpt("README.md", "curl -fsS --max-time 10", "--config");
+    let posting = posting.replace("$HOME/.cafeteria/chat", file.to_str().unwrap());
+    let watch = Watch::start("S3CR3T", "--max-time");
+    let ran = Ran::run(Command::new("sh").arg("-c").arg(format!("printf '{{\"text\": \"x\"}}' | {posting}")));
+    watch.saw_nothing();
+    assert_eq!(ran.ok(), "ok");
+    assert!(server.join().unwrap().starts_with("POST /T0P/S3CR3T HTTP/1.1\r\n"));
 }

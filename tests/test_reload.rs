@@ -59,10 +59,7 @@ fn new_variables_take_effect_and_are_told_by_name() {
 
 #[test]
 fn what_the_standby_stands_in_for_is_started_afresh_and_not_the_standbys_release() {
-    let site = Site::new(Sample::Static, BRISK);
-    site.run("deploy", &[]).ok();
-    site.commit("v2", "");
-    site.run("deploy", &[]).ok();
+    let site = Site::new(Sample::Static, BRISK).with_standby();
     let stopped = site.pid("B");
     site.shell(&format!("kill -STOP {stopped}")).ok();
     let ran = site.run("reload", &[]);
@@ -76,10 +73,7 @@ fn what_the_standby_stands_in_for_is_started_afresh_and_not_the_standbys_release
 
 #[test]
 fn what_does_not_start_leaves_the_service_as_it_was() {
-    let site = Site::new(Sample::Static, BRISK);
-    site.run("deploy", &[]).ok();
-    site.commit("v2", "");
-    site.run("deploy", &[]).ok();
+    let site = Site::new(Sample::Static, BRISK).with_standby();
     let load = site.load();
     let standing = |site: &Site| (site.status()["enabled"].clone(), site.status()["instances"][0]["release"].clone());
     let before = standing(&site);

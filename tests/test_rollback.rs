@@ -82,11 +82,7 @@ fn a_release_that_does_not_start_any_more_leaves_the_service_as_it_was() {
 
 /// A site with v1 deployed to A, then v2 to B. `deploy` is added to `[deploy]`.
 fn two_versions(deploy: &str) -> Site {
-    let site = Site::new(Sample::Static, &format!("{BRISK}{deploy}"));
-    site.run("deploy", &[]).ok();
-    site.commit("v2", "");
-    site.run("deploy", &[]).ok();
-    site
+    Site::new(Sample::Static, &format!("{BRISK}{deploy}")).with_standby()
 }
 
 /// The releases, the oldest first. Those of one second may have changed places, so their versions are looked at.

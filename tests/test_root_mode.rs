@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
+use crate::not_tested::not_tested;
 use crate::server::{CONFIG, Server};
 
 const BIN: &str = "/home/potados/.cafeteria/bin";
@@ -47,7 +48,7 @@ fn root_installs_once_and_then_nothing_needs_root() {
     server.run("ls -A /etc/nginx/conf.d /var/lib/cutover").is(0, "/etc/nginx/conf.d:\n\n/var/lib/cutover:\n", "");
     server.run("ls -A /home/potados/.cafeteria").is(
         0,
-        "config.toml\nenv\nhooks\ninstances\nlogs\nreleases\nrepo.git\n",
+        ".cutover\nconfig.toml\nenv\nhooks\ninstances\nlogs\nreleases\nrepo.git\n",
         "",
     );
 }
@@ -64,6 +65,66 @@ fn a_state_that_nginx_may_not_search_is_named_with_its_remedy_and_nothing_change
     server.run(&format!("{BIN}/enabled-instance")).is(0, "A\n", "");
     server.run("chmod o+x /var/lib/cutover/cafeteria").ok();
     server.run(&format!("{BIN}/connect-to-nginx B && {BIN}/enabled-instance")).is(0, "B\n", "");
+}
+
+/// For each reason another remedy, and the service is as it was.
+#[test]
+fn what_keeps_the_link_from_being_turned_is_named_with_its_remedy() {
+    let Some(server) = Server::boot() else { return };
+    server.install("").ok();
+    server.run(&format!("{BIN}/deploy && {BIN}/update-instance B && {BIN}/start-instance B")).ok();
+    let state = "/var/lib/cutover/cafeteria";
+    let connect = format!("runuser -u potados -- {BIN}/connect-to-nginx B");
+    let is_named = |remedy: &str, undo: &str| {
+        let refused = server.run(&connect);
+        refused.fails(3, &[&format!("cannot connect B: cannot turn {state}/enabled: "), remedy]);
+        assert!(!refused.stderr.contains("run install") || remedy.contains("run install"), "{refused:?}");
+        server.run(&format!("{BIN}/enabled-instance")).is(0, "A\n", "");
+        assert_eq!(server.served(), "v1\n");
+        server.run(undo).ok();
+    };
+    server.run(&format!("mount --bind {state} {state} && mount -o remount,bind,ro {state}")).ok();
+    is_named("Read-only file system (os error 30): mount it writable again", &format!("umount {state}"));
+
+    // A disk that has everything but one more inode.
+    let fill = format!(
+        "cp -a {state} /run/full && mount -t tmpfs -o size=1m,mode=755,nr_inodes=20 none {state} && \
+         cp -a /run/full/. {state} && chown potados: {state} && i=0; while touch {state}/x$i 2>/dev/null; do i=$((i+1)); done"
+    );
+    server.run(&fill).ok();
+    is_named("No space left on device (os error 28): make room there, or free inodes", &format!("umount {state}"));
+
+    server.run(&format!("chown root: {state}")).ok();
+    is_named("Permission denied (os error 13): run install again", &format!("chown potados: {state}"));
+    server.run(&connect).ok();
+    server.run(&format!("{BIN}/enabled-instance")).is(0, "B\n", "");
+
+    // Where nothing is there, there is nothing that could serve.
+    server.run(&format!("mv {state} {state}.away")).ok();
+    let refused = server.run(&format!("runuser -u potados -- {BIN}/connect-to-nginx A"));
+    refused.fails(3, &["No such file or directory (os error 2): run install"]);
+}
+
+/// systemctl may have made these directories, or a package: they go only when nothing is left in them.
+#[test]
+fn directories_of_links_that_are_left_empty_go_with_the_last_link() {
+    let Some(server) = Server::boot() else { return };
+    server.install("").ok();
+    let units = "/etc/systemd/system";
+    let lay = format!(
+        "mkdir -p /run/units && mount --bind /run/units {units} && cd {units} && mkdir sockets.target.wants timers.target.wants && \
+         for unit in push.socket queue.path poll.timer bootup.service; do \
+         echo '# Laid by cutover'\\''s install for cafeteria; a re-run of install replaces it.' >cafeteria-$unit; done; \
+         ln -s {units}/cafeteria-push.socket sockets.target.wants && ln -s {units}/cafeteria-poll.timer timers.target.wants && \
+         echo theirs >timers.target.wants/theirs.timer"
+    );
+    server.run(&lay).ok();
+    server.install("--remove --force").ok();
+    server.run(&format!("cd {units} && find . -mindepth 1 | sort")).is(
+        0,
+        "./timers.target.wants\n./timers.target.wants/theirs.timer\n",
+        "",
+    );
 }
 
 #[test]
@@ -116,41 +177,146 @@ fn a_configuration_that_nginx_refuses_leaves_the_old_one() {
 }
 
 #[test]
-fn links_that_the_user_has_put_in_the_way_lead_root_nowhere() {
+fn install_tries_what_sudo_lets_the_user_do() {
     let Some(server) = Server::boot() else { return };
-    // A directory of root's that looks like a home.
-    server.run("mkdir -p /var/lib/cutover/trap/bin && cp $CONFIG /var/lib/cutover/trap/config.toml").ok();
-    server.run("cp $TOOLS/pid /var/lib/cutover/trap/bin/ && ln -s /var/lib/cutover/trap /home/potados/.cafeteria").ok();
-    let contents = "cd /var/lib/cutover && find trap -printf '%p %u %m %s\\n' | sort";
-    let before = server.run(contents).ok();
-    server.install("").fails(3, &["cannot make /home/potados/.cafeteria: Operation not permitted"]);
-    assert_eq!(server.run(contents).ok(), before);
-
-    server.run("rm /home/potados/.cafeteria").ok();
+    let directory = server.like_systemd();
     server.install("").ok();
-    server.run("mv /home/potados/.cafeteria /home/potados/away").ok();
-    server.run("ln -s /var/lib/cutover/trap /home/potados/.cafeteria").ok();
-    server.install("--remove --force").fails(3, &["cannot remove /home/potados/.cafeteria/bin/pid: Permission denied"]);
-    assert_eq!(server.run(contents).ok(), before);
+    server.run("cat /run/orders").fails(1, &["No such file"]);
+
+    let cannot = "install: cannot let potados start and stop the instances: sudo does not run systemctl";
+    let start = format!("{cannot} start cafeteria@A.service without a password");
+    let reset = format!("{cannot} reset-failed cafeteria@A.service without a password");
+    let overridden = "a rule that it reads later takes back what the app's grants";
+    let rules = [
+        ("potados ALL=(ALL) !/usr/bin/systemctl", format!("{start}: {overridden}\n")),
+        ("potados ALL=(ALL) ALL", format!("{reset}: sudo: a password is required\n")),
+        ("Defaults:potados requiretty", format!("{start}: sudo: sorry, you must have a tty to run sudo\n")),
+        ("Defaults:potados !root_sudo, listpw=always", format!("{start}: sudo: a password is required\n")),
+    ];
+    for (rule, said) in rules {
+        let later = "/etc/sudoers.d/zzz-later";
+        server.run(&format!("echo '{rule}' >{later} && chmod 440 {later} && visudo -c -q")).ok();
+        server.install("").is(3, "", &said);
+        server.run(&format!("rm {later}")).ok();
+    }
+
+    // A sudo that crashes, as Debian 13's did, cannot be had here.
+    server.run(&format!("cd {directory} && printf '#!/bin/sh\\nkill -SEGV $$\\n' >crash && chmod 755 crash")).ok();
+    server.run(&format!("cp /usr/bin/sudo {directory}/kept && mount --bind {directory}/crash /usr/bin/sudo")).ok();
+    server.install("").is(3, "", &format!("{start}: it was killed by SIGSEGV\n"));
+    server.run("umount /usr/bin/sudo").ok();
+    let again = server.install("");
+    assert!(again.stderr.ends_with("install: nothing to do: cafeteria is laid out in /home/potados/.cafeteria\n"));
+    again.ok();
 }
 
 #[test]
-fn a_place_for_nginx_files_that_the_user_can_change_is_refused() {
+fn a_directory_closed_above_the_state_is_told_by_all_and_mended_by_install() {
     let Some(server) = Server::boot() else { return };
     server.install("").ok();
-    server.run("runuser -u potados -- mkdir /home/potados/conf.d").ok();
-    for place in ["/home/potados/conf.d", "/tmp/../home/potados/conf.d", "/home/potados/nowhere/conf.d"] {
-        let change = format!("printf '[nginx]\\nconf_dir = \"{place}\"\\n' >>/home/potados/.cafeteria/config.toml");
-        server.run(&format!("cp {BIN}/../config.toml /home/kept && {change}")).ok();
-        let refused = server.run("$TOOLS/install --home /home/potados/.cafeteria");
-        refused.fails(2, &["cannot lay nginx's files in ", " for potados: others than root can change it"]);
-        server.run(&format!("cat /home/kept >{BIN}/../config.toml && ls -A /home/potados/conf.d")).is(0, "", "");
+    let tool = |line: &str| server.run(&format!("runuser -u potados -- {BIN}/{line}"));
+    tool("deploy").ok();
+    server.run("cd /home/source && echo v2 >VERSION && runuser -u potados -- git -c user.name=p -c user.email=p@example.org commit --quiet --all --message v2").ok();
+    tool("deploy").ok();
+    assert_eq!(server.served(), "v2\n");
+
+    for place in ["/var/lib/cutover", "/var/lib"] {
+        // As root sees it, the mode of what lies above the private places is the machine's own.
+        server.run(&format!("[ {place} = /var/lib/cutover ] || {{ mkdir /run/lib && mount --rbind /var/lib /run/lib && mount -t tmpfs -o mode=755 none /var/lib && mkdir /var/lib/cutover /var/lib/nginx && mount --bind /run/lib/cutover /var/lib/cutover; }}; chmod 700 {place}")).ok();
+        assert_eq!(server.served(), "v1\n", "nginx sees the link through a closed directory");
+        let blind = format!(
+            "others may not search {place}, so nginx's workers do not see what is enabled and use A: chmod o+x {place} as root"
+        );
+        let unread = format!("cannot read /var/lib/cutover/cafeteria/enabled: {blind}\n");
+        let status = tool("status").ok();
+        assert!(status.contains(&format!("\n{blind}\n")) && status.contains(" unknown"), "{status}");
+        let json = tool("status --json").ok();
+        assert!(json.contains(r#""enabled":null"#) || json.contains(r#""enabled": null"#), "{json}");
+        assert!(json.contains(&blind), "{json}");
+        for change in ["connect-to-nginx B", "deploy", "rollback", "reload"] {
+            let name = change.split(' ').next().unwrap();
+            tool(change).is(3, "", &format!("{name}: {unread}"));
+        }
+        tool("enabled-instance").is(3, "", &format!("enabled-instance: {unread}"));
+        if place == "/var/lib" {
+            let closed = "nginx's workers cannot get to /var/lib/cutover/cafeteria: others may not search /var/lib; chmod o+x /var/lib";
+            server.install("").is(3, "", &format!("install: {closed}\n"));
+            server.run("chmod o+x /var/lib").ok();
+        } else {
+            let mended = server.install("");
+            assert!(
+                mended.stderr.starts_with("install: lay directory /var/lib/cutover, which others may search\n"),
+                "{mended:?}"
+            );
+            mended.ok();
+            server.run("stat -c %a:%U /var/lib/cutover").is(0, "755:root\n", "");
+        }
+        assert_eq!(server.served(), "v2\n", "{place} is open again");
+        tool("enabled-instance").is(0, "B\n", "");
     }
-    // A state of the user's own making does not open another app's door.
-    server.run("runuser -u potados -- mkdir /home/potados/.cafeteria/state").ok();
-    server
-        .run("mkdir -p /var/lib/cutover/other && sed -i 's/cafeteria/other/' /home/potados/.cafeteria/config.toml")
+    let again = server.install("");
+    again.is(0, "", "install: nothing to do: cafeteria is laid out in /home/potados/.cafeteria\n");
+}
+
+#[test]
+fn a_user_of_another_name_service_is_found() {
+    let module = ["/usr/lib/x86_64-linux-gnu", "/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib"];
+    if !module.iter().any(|place| fs::exists(format!("{place}/libnss_extrausers.so.2")).unwrap()) {
+        not_tested("a user of another name service", "libnss-extrausers is not installed");
+        return;
+    }
+    let Some(server) = Server::boot() else { return };
+    let directory = server.config().parent().unwrap().display().to_string();
+    let set_up = r#"
+set -eu
+sed 's/^\(passwd\|group\):.*/\1: files extrausers/' /etc/nsswitch.conf >nsswitch && mount --bind nsswitch /etc/nsswitch.conf
+mkdir -p /var/lib/extrausers && mount -t tmpfs -o mode=755 none /var/lib/extrausers
+echo 'ldapu:x:16001:16000::/home/ldapu:/bin/sh' >/var/lib/extrausers/passwd
+printf 'staff16:x:16000:\nmore16:x:16002:ldapu\n' >/var/lib/extrausers/group
+mkdir -m 700 /home/ldapu && chown ldapu: /home/ldapu
+"#;
+    server.run(&format!("cd {directory} && {set_up}")).ok();
+    server.run("grep -c ldapu /etc/passwd").is(1, "0\n", "");
+    let install = |arguments: &str| server.run(&format!("$TOOLS/install --config $CONFIG {arguments}"));
+    install("--user nobody16").is(2, "", "install: cannot find user \"nobody16\": neither /etc/passwd lists it nor does getent know it; useradd makes one\n");
+    install("--user 16999").fails(2, &["cannot find user \"16999\": "]);
+    for user in ["ldapu", "16001"] {
+        install(&format!("--user {user}")).ok();
+        server
+            .run("find /home/ldapu -not -user ldapu; stat -c %U:%G /home/ldapu/.cafeteria /var/lib/cutover/cafeteria")
+            .is(0, "ldapu:staff16\nldapu:staff16\n", "");
+    }
+    // Called by root, the tools become that user, with all its groups, and the app gets its name and home.
+    server.run("chown -R ldapu /home/source").ok();
+    server.run("/home/ldapu/.cafeteria/bin/deploy").ok();
+    assert_eq!(server.served(), "v1\n");
+    let pid = server.run("/home/ldapu/.cafeteria/bin/pid").ok();
+    let environment = server
+        .run(&format!("tr '\\0' '\\n' </proc/{}/environ; grep -E '^(Uid|Groups)' /proc/{0}/status", pid.trim()))
         .ok();
-    let refused = server.run("$TOOLS/install --home /home/potados/.cafeteria");
-    refused.fails(2, &["cannot install for potados: other is installed for root already"]);
+    for line in ["USER=ldapu", "HOME=/home/ldapu", "Groups:\t16000 16002 "] {
+        assert!(environment.lines().any(|one| one == line), "{line:?} is not in {environment}");
+    }
+    // Where nobody can be asked, the message says so.
+    server.run(&format!("cd {directory} && : >nothing && mount --bind nothing $(command -v getent)")).ok();
+    install("--user ldapu").is(2, "", "install: cannot find user \"ldapu\": /etc/passwd does not list it, and there is no getent to ask a directory service with; useradd makes one\n");
+}
+
+#[test]
+fn nginx_s_files_do_not_move_to_another_directory_by_themselves() {
+    let Some(server) = Server::boot() else { return };
+    server.install("").ok();
+    server.run("/home/potados/.cafeteria/bin/deploy").ok();
+    let include =
+        "sed -i 's#include /etc/nginx/conf.d/\\*.conf;#& include /etc/nginx/apps.d/*.conf;#' /etc/nginx/nginx.conf";
+    server.run(&format!("mkdir /etc/nginx/apps.d && {include} && nginx -s reload")).ok();
+    fs::write(server.config(), format!("{CONFIG}[nginx]\nconf_dir = \"/etc/nginx/apps.d\"\n")).unwrap();
+    let why = "cannot move nginx's files from /etc/nginx/conf.d to /etc/nginx/apps.d while the app is there: install --remove first";
+    server.install("").fails(2, &[why]);
+    server.run("ls /etc/nginx/apps.d").is(0, "", "");
+    assert_eq!(server.served(), "v1\n");
+    server.run("$TOOLS/install --home /home/potados/.cafeteria --remove --force").ok();
+    server.install("").ok();
+    server.run("/home/potados/.cafeteria/bin/deploy").ok();
+    assert_eq!(server.served(), "v1\n");
 }

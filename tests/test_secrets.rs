@@ -3,8 +3,11 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use crate::git_server::{GitServer, Serves};
 use crate::site::{BRISK, Ran, Sample, Site, chmod};
+use crate::watched::Watch;
 
 const SECRET: &str = "q7-recognisable-value";
 
@@ -87,6 +90,137 @@ fn a_password_in_the_sources_url_appears_only_in_the_configuration() {
     is_nowhere(&site, "config.toml", &said);
 }
 
+/// What a server is sent by `deployer` with the secret, and by the secret as the user.
+const BASIC: &str = "Basic ZGVwbG95ZXI6cTctcmVjb2duaXNhYmxlLXZhbHVl";
+const BASIC_OF_USER: &str = "Basic cTctcmVjb2duaXNhYmxlLXZhbHVlOg==";
+
+fn deploys_from(port: u16, userinfo: &str, watch: bool) -> Site {
+    // git takes a third slash for nothing.
+    let slash = if userinfo.contains('%') { "/" } else { "" };
+    let source = format!("[source]\ngit = \"http://{slash}{userinfo}@127.0.0.1:{port}/source\"\n");
+    let site = Site::new(Sample::Static, &format!("{source}{BRISK}"));
+    let watch = watch.then(|| Watch::start(SECRET, "git-remote-http"));
+    site.run("deploy", &[]).ok();
+    site.run("deploy", &["--if-new"]).is(0, "", "");
+    watch.into_iter().for_each(Watch::saw_nothing);
+    is_nowhere(&site, "config.toml", &looks(&site));
+    site
+}
+
+#[test]
+fn a_password_is_in_no_arguments_while_git_uses_it() {
+    let below = tempfile::tempdir().unwrap();
+    let of = |authorization: &str| {
+        let serves = Serves::Repositories { below: below.path().to_owned(), authorization: authorization.to_owned() };
+        GitServer::start(serves, Duration::from_millis(200))
+    };
+    let repository = Site::unlaid(Sample::Static, "");
+    std::os::unix::fs::symlink(repository.source(), below.path().join("source")).unwrap();
+    // As both, as the user alone, and encoded.
+    let server = of(BASIC);
+    deploys_from(server.port, &format!("deployer:{SECRET}"), true);
+    assert!(server.authorizations().iter().all(|sent| sent == BASIC), "{:?}", server.authorizations());
+    deploys_from(server.port, "deployer:q7%2Drecognisable%2Dvalue", true);
+    deploys_from(of(BASIC_OF_USER).port, SECRET, true);
+
+    // A helper of the user's own that knows another password is not asked for one that is written down, and is asked for
+    // the user's that is named.
+    let site = deploys_from(server.port, &format!("deployer:{SECRET}"), false);
+    let helper = |command: &str| {
+        let mirror = site.home.join("repo.git").into_os_string().into_string().unwrap();
+        site.git(&["--git-dir", &mirror, "config", "credential.helper", command]);
+    };
+    helper("!echo username=deployer; echo password=wrong; :");
+    site.run("deploy", &["--ref", "main"]).ok();
+    // In no arguments of its own either: another test looks for it in everybody's.
+    let file = site.directory.path().join("password");
+    fs::write(&file, SECRET).unwrap();
+    helper(&format!("!grep -q username=deployer && echo password=$(cat {}); :", file.display()));
+    site.reconfigure(&format!("deployer:{SECRET}@"), "deployer@");
+    site.run("update-instance", &["--ref", "main"]).ok();
+    helper("!grep -q username=deployer && echo password=wrong; :");
+    site.run("update-instance", &["--ref", "main"]).fails(3, &["Authentication failed for 'http://127.0.0.1:"]);
+}
+
+#[test]
+fn a_password_does_not_go_to_another_server() {
+    let thief = GitServer::start(
+        Serves::Repositories { below: "/nowhere".into(), authorization: "nobody knows".into() },
+        Duration::ZERO,
+    );
+    let server = GitServer::start(Serves::Redirect { port: thief.port }, Duration::ZERO);
+    for userinfo in [format!("deployer:{SECRET}"), SECRET.to_owned()] {
+        let source = format!("[source]\ngit = \"http://{userinfo}@127.0.0.1:{}/source\"\n", server.port);
+        let site = Site::new(Sample::Static, &format!("{source}{BRISK}"));
+        let before = thief.requests();
+        let ran = site.run("deploy", &[]);
+        ran.fails(3, &["cannot fetch http://127.0.0.1:"]);
+        assert!(thief.requests() > before, "{ran:?}");
+        // To another server git knows nothing to say.
+        assert!(thief.authorizations().iter().all(|sent| sent == "Basic Og=="), "{:?}", thief.authorizations());
+        is_nowhere(&site, "config.toml", &[ran]);
+    }
+}
+
+#[test]
+fn no_form_of_a_sources_url_shows_its_secret() {
+    let says = format!("you sent {SECRET}, deployer:{SECRET}@here\n");
+    let server = GitServer::start(Serves::Refusal { says }, Duration::ZERO);
+    let here = format!("127.0.0.1:{}", server.port);
+    for url in [
+        format!("http://deployer:{SECRET}@{here}/p.git"),
+        format!("http://{SECRET}@{here}/p.git"),
+        format!("http://u:{SECRET}@TOKEN@{here}/p.git"),
+        format!("http://u:pa/{SECRET}@{here}/p.git"),
+        "http://u:q7%2Drecognisable%2Dvalue@127.0.0.1:9/p".to_owned(),
+        format!("http://{here}/p.git?token={SECRET}"),
+        format!("http://{here}/p.git#{SECRET}"),
+        format!("git://u:{SECRET}@127.0.0.1:9/p.git"),
+        format!("ssh://u:{SECRET}@127.0.0.1:9/p.git"),
+        format!("git+ssh://u:{SECRET}@127.0.0.1:9/p.git"),
+        format!("u:{SECRET}@127.0.0.1:p.git"),
+        format!("https::http://u:{SECRET}@127.0.0.1:9/p.git"),
+        format!("ftp://u:{SECRET}@127.0.0.1:9/p.git"),
+    ] {
+        let site = Site::new(Sample::Static, &format!("[source]\ngit = {url:?}\n{BRISK}"));
+        let hooks = site.home.join("hooks");
+        fs::write(
+            hooks.join("on-failure"),
+            format!("#!/bin/sh\nenv >>{}\n", site.home.join("logs/hooks.env").display()),
+        )
+        .unwrap();
+        chmod(&hooks.join("on-failure"), 0o755);
+        let watch = Watch::start(SECRET, "git");
+        let mut said = vec![
+            site.run("deploy", &[]),
+            site.run("deploy", &["--if-new"]),
+            site.run("update-instance", &["--ref", "v1"]),
+        ];
+        assert_eq!(watch.seen().0, Vec::<String>::new(), "{url}");
+        assert!(said.iter().all(|ran| matches!(ran.code, 2 | 3)), "{url}: {said:?}");
+        said.extend(looks(&site));
+        said.extend([site.run("history", &["--json"]), site.run("logs", &["--deploys"])]);
+        is_nowhere(&site, "config.toml", &said);
+        assert!(said[0].code == 2 || site.home.join("logs/hooks.env").exists(), "{url}: the hook was told");
+        for ran in &said {
+            let all = format!("{}{}", ran.stdout, ran.stderr);
+            assert!(!all.contains("TOKEN@") && !all.contains("q7%2D"), "{url}: {ran:?}");
+        }
+    }
+    // Nor is it in what is wrong with the configuration.
+    for url in
+        [format!("-http://u:{SECRET}@h"), format!("http://u:{SECRET}\\u0007@h"), format!("[\"http://u:{SECRET}@h\"]")]
+    {
+        let site = Site::unlaid(Sample::Static, "");
+        let text = fs::read_to_string(site.config()).unwrap();
+        let source = format!("git = {:?}", site.source());
+        let value = if url.starts_with('[') { url } else { format!("\"{url}\"") };
+        fs::write(site.config(), text.replace(&source, &format!("git = {value}"))).unwrap();
+        let ran = site.install(&[]);
+        assert!(ran.code == 2 && !ran.stderr.contains(SECRET), "{ran:?}");
+    }
+}
+
 #[test]
 fn files_are_no_wider_than_they_need_to_be_whatever_the_callers_umask() {
     let site = Site::unlaid(Sample::Static, &format!("[build]\ncommand = \"true\"\n{BRISK}"));
@@ -104,7 +238,7 @@ fn files_are_no_wider_than_they_need_to_be_whatever_the_callers_umask() {
     let expected = [
         ("", 0o750),
         ("env", 0o600),
-        ("config.toml", 0o640),
+        ("config.toml", 0o600),
         ("logs", 0o750),
         ("logs/A.log", 0o640),
         ("logs/history.jsonl", 0o640),

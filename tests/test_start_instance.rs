@@ -97,7 +97,8 @@ fn an_app_that_dies_at_its_start_is_an_error_at_once_with_its_last_words() {
 
 #[test]
 fn what_has_not_come_to_start_the_app_when_the_time_is_up_does_not_start_it_later() {
-    let site = Site::new(Sample::Static, &format!("[health]\ntimeout = \"1ms\"\n{BRISK}"));
+    let slow = "[run]\ncommand = \"sleep 1; exec ./app\"\nstop_timeout = \"5s\"\n[health]\ntimeout = \"1ms\"\n";
+    let site = Site::new(Sample::Static, &format!("{slow}{BRISK}"));
     let before = site.processes();
     site.run("update-instance", &["A"]).ok();
     for _ in 0..5 {

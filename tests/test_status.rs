@@ -38,13 +38,13 @@ fn a_table_for_people_and_json_for_programs() {
     let looked = &status["instances"][0];
     let path = site.home.join("releases").join(id.trim());
     let expected = json!({
-        "app": "shop", "enabled": "A", "nginx": "A", "nginx_error": null, "change": null, "queued": null,
+        "app": "shop", "enabled": "A", "state_error": null, "nginx": "A", "nginx_error": null, "change": null, "queued": null,
         "instances": [
             {
                 "name": "A", "port": first, "path": path, "release": id.trim(), "version": commit, "proxy": "enabled",
                 "healthy": true, "health": "healthy", "health_milliseconds": looked["health_milliseconds"],
                 "pid": site.pid("A"), "uptime_seconds": looked["uptime_seconds"], "memory_bytes": looked["memory_bytes"],
-                "restarts": 0, "last_exit": null, "last_exit_at": null,
+                "restarts": 0, "last_exit": null, "last_exit_at": null, "supervise_replaced": false,
                 "processes": [{
                     "name": "0", "port": first, "pid": site.pid("A"), "uptime_seconds": looked["uptime_seconds"],
                     "memory_bytes": looked["memory_bytes"], "restarts": 0, "last_exit": null, "last_exit_at": null
@@ -55,7 +55,7 @@ fn a_table_for_people_and_json_for_programs() {
                 "name": "B", "port": second, "path": null, "release": null, "version": null, "proxy": "disabled",
                 "healthy": false, "health": "does not listen", "health_milliseconds": null,
                 "pid": null, "uptime_seconds": null, "memory_bytes": null, "restarts": null, "last_exit": null,
-                "last_exit_at": null,
+                "last_exit_at": null, "supervise_replaced": null,
                 "processes": [{
                     "name": "0", "port": second, "pid": null, "uptime_seconds": null, "memory_bytes": null,
                     "restarts": null, "last_exit": null, "last_exit_at": null
@@ -117,11 +117,31 @@ fn what_does_not_fit_together_is_said_below() {
 }
 
 #[test]
+fn a_supervise_whose_program_was_replaced_is_named_until_its_instance_is_started_again() {
+    let site = Site::new(Sample::Static, BRISK).with_standby();
+    let below = || site.run("status", &[]).ok().split_once("\n\n").map(|(_, text)| text.to_owned());
+    assert_eq!(below(), None);
+    // As an upgrade does it.
+    site.shell("cp .shop/bin/supervise .shop/bin/.supervise.new && mv .shop/bin/.supervise.new .shop/bin/supervise")
+        .ok();
+    let said =
+        "A still runs under the supervise from before an upgrade; its next start, as by a deploy, takes the new one\n";
+    assert_eq!(below(), Some(format!("{said}\n{}", said.replacen('A', "B", 1))));
+    let old = |instance: usize| site.status()["instances"][instance]["supervise_replaced"].clone();
+    assert_eq!([old(0), old(1)], [json!(true), json!(true)]);
+    site.run("stop-instance", &["A"]).ok();
+    assert_eq!([old(0), old(1)], [Value::Null, json!(true)]);
+    site.run("start-instance", &["A"]).ok();
+    assert_eq!(below(), Some(said.replacen('A', "B", 1)));
+    assert_eq!([old(0), old(1)], [json!(false), json!(true)]);
+    site.run("reload", &[]).ok();
+    site.run("reload", &[]).ok();
+    assert_eq!(below(), None);
+}
+
+#[test]
 fn two_hung_instances_cost_one_short_timeout() {
-    let site = Site::new(Sample::Static, BRISK);
-    site.run("deploy", &[]).ok();
-    site.commit("v2", "");
-    site.run("deploy", &[]).ok();
+    let site = Site::new(Sample::Static, BRISK).with_standby();
     let pids = format!("{} {}", site.pid("A"), site.pid("B"));
     site.shell(&format!("kill -STOP {pids}")).ok();
     let began = Instant::now();

@@ -57,6 +57,7 @@ impl Shared {
         fs::write(site.config(), config.replace("app = \"shop\"", &format!("app = \"{app}\""))).unwrap();
         // The state lies in the home, where it needs no root.
         fs::create_dir_all(site.home.join("state")).unwrap();
+        fs::write(site.home.join(".cutover"), format!("Laid by cutover's install for {app}\n")).unwrap();
         let (config, home) = (site.config(), site.home.to_str().unwrap());
         let arguments = ["--config", config.to_str().unwrap(), "--home", home];
         self.run(site, &built().join("install"), &arguments).ok();
@@ -111,7 +112,7 @@ fn a_file_cache_of_the_administrators_does_not_delay_the_switch() {
 
 #[test]
 fn two_apps_in_one_server_block_switch_each_for_itself() {
-    let (shop, desk) = (Site::unlaid(Sample::Static, ""), Site::unlaid(Sample::Static, ""));
+    let (shop, desk) = (Site::unlaid_roomy(Sample::Static, ""), Site::unlaid_roomy(Sample::Static, ""));
     let nginx = Shared::start(&shop, "");
     nginx.lay_out(&shop, "shop");
     nginx.lay_out(&desk, "front-desk");

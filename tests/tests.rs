@@ -1,13 +1,24 @@
 //! All tests of the tools, in one program: real tools, a real nginx, real git repositories, real apps.
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    missing_docs
+)]
 
 mod agents;
 mod bare_home;
+mod git_server;
 mod holder;
 mod load;
+mod not_tested;
 mod pty;
 mod pushed_site;
 mod ran;
+mod sample;
 #[path = "load/selftest.rs"]
 mod selftest;
 mod server;
@@ -62,4 +73,5 @@ mod test_torture;
 mod test_update_instance;
 mod test_workers;
 mod torture;
+mod watched;
 mod webhook;

@@ -40,6 +40,7 @@ pub fn github_push(secret: &[u8], commit: &str, delivery: &str) -> Vec<u8> {
 pub fn send(address: SocketAddr, request: &[u8]) -> (u16, String) {
     let exchange = || {
         let mut connection = TcpStream::connect(address).ok()?;
+        connection.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
         connection.write_all(request).ok()?;
         response(&mut connection)
     };
@@ -47,8 +48,7 @@ pub fn send(address: SocketAddr, request: &[u8]) -> (u16, String) {
 }
 
 /// Reads a response off a connection, which may be kept alive; None: there was none.
-pub fn response(connection: &mut TcpStream) -> Option<(u16, String)> {
-    connection.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
+pub fn response(connection: &mut impl Read) -> Option<(u16, String)> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];

@@ -14,7 +14,11 @@ fi
 # With exec and runuser -u, which starts no shell and no session, the agent's SIGTERM reaches deploy.
 set -- "$home/bin/deploy" --wait --from "$revision"
 if [ "$(id -u)" -eq 0 ]; then
-    user=$(stat -c %U "$home")
+    # From root's own record: what lies in the home is the user's to change.
+    record=$(grep -lxF "home = \"$home\"" /var/lib/cutover/*.record) && user=$(sed -n 's/^user = "\(.*\)"$/\1/p' "$record") || {
+        echo "deploy.sh: cannot tell whose app $home is: root has not installed one there" >&2
+        exit 2
+    }
     set -- runuser -u "$user" -- "$@"
 fi
 exec "$@"

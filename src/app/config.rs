@@ -1,9 +1,12 @@
 //! config.toml: every key, its type, its default, and what is checked about it. cutover-config(5) is the same for people.
 
+mod accepted;
+mod address;
 mod check;
 mod defaults;
 mod values;
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,9 +15,12 @@ use regex::bytes::Regex;
 use serde::Deserialize;
 
 use super::names::{Instance, Member, Port};
+use crate::bounded::{self, Links};
 use crate::health::{Expectation, StatusSet};
 use crate::outcome::usage;
 
+pub use accepted::roots_part;
+pub use address::{Address, Check};
 pub use check::port_of_listen;
 
 // The attributes below name them.
@@ -69,6 +75,9 @@ pub struct Config {
     pub hooks: Hooks,
     /// Deploys that a push asks for; None: nobody does.
     pub push: Option<Push>,
+    /// What it was parsed from; empty for one that was put together.
+    #[serde(skip)]
+    pub text: String,
 }
 
 /// What runs the instances.
@@ -88,7 +97,7 @@ pub enum Runner {
 #[serde(deny_unknown_fields)]
 pub struct Compose {
     /// The Compose file, in the home or absolute; the instances are services in it.
-    #[serde(default = "default_compose_file")]
+    #[serde(default = "default_compose_file", deserialize_with = "path")]
     pub file: PathBuf,
     /// The variable that stands for the image in that file.
     #[serde(deserialize_with = "variable_name")]
@@ -126,7 +135,7 @@ pub enum Pull {
 #[serde(deny_unknown_fields)]
 pub struct Source {
     /// The repository: a URL or a path.
-    #[serde(deserialize_with = "argument")]
+    #[serde(deserialize_with = "source_address")]
     pub git: String,
     /// Branch, tag, commit, or `latest-tag`.
     #[serde(rename = "ref", default = "default_ref", deserialize_with = "argument")]
@@ -138,6 +147,7 @@ pub struct Source {
 #[serde(deny_unknown_fields, default)]
 pub struct Build {
     /// Run by `sh -c` in the release's directory; None: nothing to build.
+    #[serde(deserialize_with = "optional_command")]
     pub command: Option<String>,
     /// How long a build may take.
     #[serde(deserialize_with = "duration")]
@@ -152,6 +162,7 @@ pub struct Run {
     #[serde(deserialize_with = "not_empty")]
     pub command: String,
     /// The app's secrets, in the home or absolute. None: `env`, which then may be missing.
+    #[serde(default, deserialize_with = "optional_path")]
     pub env_file: Option<PathBuf>,
     /// What asks the app to end.
     #[serde(default = "default_stop_signal", deserialize_with = "signal")]
@@ -195,6 +206,16 @@ impl Processes {
     }
 }
 
+impl fmt::Display for Processes {
+    /// As the configuration has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Processes::Number(number) => number.fmt(f),
+            Processes::Max => f.write_str("max"),
+        }
+    }
+}
+
 impl Default for Processes {
     fn default() -> Processes {
         Processes::Number(1)
@@ -217,7 +238,7 @@ pub struct Worker {
     #[serde(deserialize_with = "not_empty")]
     pub command: String,
     /// Follow the command as they are: no shell reads them.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "arguments")]
     pub args: Vec<String>,
     /// How many of it run.
     #[serde(default = "default_worker_count", deserialize_with = "worker_count")]
@@ -261,9 +282,13 @@ pub struct Nginx {
     /// Whether the standby answers when the enabled instance does not.
     pub failover: bool,
     /// Where nginx's http block includes `*.conf` from.
+    #[serde(deserialize_with = "path")]
     pub conf_dir: PathBuf,
     /// Whether the app's user runs an nginx of its own.
     pub own: bool,
+    /// Where clients reach the app, for the question whether they do.
+    #[serde(deserialize_with = "check")]
+    pub check: Check,
 }
 
 /// `[deploy]`
@@ -315,7 +340,7 @@ pub struct Push {
     #[serde(default, deserialize_with = "optional_argument")]
     branch: Option<String>,
     /// Holds the secret that the repository's host signs with, in the home or absolute.
-    #[serde(default = "default_secret_file")]
+    #[serde(default = "default_secret_file", deserialize_with = "path")]
     pub secret_file: PathBuf,
     /// The loopback port to which nginx passes the webhook's requests.
     #[serde(default = "default_push_port")]
@@ -335,7 +360,7 @@ impl Health {
 impl Config {
     /// Reads and checks a configuration file. Every error names the file and the line (exit 2).
     pub fn read(path: &Path) -> Result<Config> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
+        let text = bounded::read_text(path, Links::Refused, bounded::LARGE).map_err(|error| {
             usage(format!("cannot read configuration {}: {error}; install --config FILE lays it", path.display()))
         })?;
         Config::parse(&text).map_err(|mistake| usage(format!("cannot use {}: {mistake}", path.display())))
@@ -345,7 +370,23 @@ impl Config {
     pub fn parse(text: &str) -> Result<Config, String> {
         let config: Config = toml::from_str(text).map_err(|error| check::describe(text, &error))?;
         config.check(text)?;
-        Ok(config)
+        Ok(Config { text: text.to_owned(), ..config })
+    }
+
+    /// Parses what is recorded with an instance: a configuration without the address of its source.
+    pub fn recorded(text: &str) -> Result<Config, String> {
+        let mut table: toml::Table = text.parse().map_err(|error| check::describe(text, &error))?;
+        let source = table.entry("source").or_insert_with(|| toml::Table::new().into());
+        source.as_table_mut().map(|source| source.insert("git".to_owned(), accepted::PLACEHOLDER.into()));
+        let config: Config = table.try_into().map_err(|error| check::describe("", &error))?;
+        config.check(text)?;
+        Ok(Config { text: text.to_owned(), ..config })
+    }
+
+    /// This configuration with the settings by which an instance is run: they belong to its release.
+    pub fn with_settings(self, recorded: Config) -> Config {
+        let Config { run, health, workers, text, .. } = recorded;
+        Config { run, health, workers, text, ..self }
     }
 
     /// Whether the instances are containers.

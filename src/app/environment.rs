@@ -1,4 +1,5 @@
 //! The environment of the app's programs, built from nothing, so that it is the same whoever calls.
+#![deny(clippy::arithmetic_side_effects)]
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -12,26 +13,25 @@ use anyhow::Result;
 
 use super::names::{Instance, Member};
 use crate::account::Account;
+use crate::bounded::{self, Links};
+use crate::command;
 use crate::outcome::usage;
 
 /// Variables in the order of their names.
 pub type Variables = BTreeMap<OsString, OsString>;
 
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
 /// What every program gets: HOME USER LOGNAME PATH LANG TZ.
 pub fn base(owner: &Account, app_home: &Path) -> Variables {
     let home = owner.home.as_deref().or(app_home.parent()).unwrap_or(app_home);
     let time_zone = time_zone();
-    let pairs: [(&str, &OsStr); 6] = [
+    let pairs: [(&str, &OsStr); 4] = [
         ("HOME", home.as_os_str()),
         ("USER", owner.name.as_ref()),
         ("LOGNAME", owner.name.as_ref()),
-        ("PATH", PATH.as_ref()),
-        ("LANG", "C.UTF-8".as_ref()),
         ("TZ", time_zone.as_ref()),
     ];
-    pairs.into_iter().map(|(name, value)| (name.into(), value.to_owned())).collect()
+    let usual = command::ENVIRONMENT.map(|(name, value)| (name, OsStr::new(value)));
+    pairs.into_iter().chain(usual).map(|(name, value)| (name.into(), value.to_owned())).collect()
 }
 
 /// What tells the programs of an instance which instance they are, and which of its programs.
@@ -66,15 +66,15 @@ fn time_zone() -> String {
 /// Errors name the file and the line, never a value. A file that is not `required` may be missing.
 pub fn read(path: &Path, required: bool) -> Result<Variables> {
     let cannot = |reason: String| usage(format!("cannot read env file {}{reason}", path.display()));
-    let text = match fs::read(path) {
+    let failed = |error: io::Error| cannot(format!(": {error}; it is named by env_file in [run]"));
+    let file = match bounded::open(path, Links::Followed) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && !required => return Ok(Variables::new()),
-        Err(error) => return Err(cannot(format!(": {error}; it is named by env_file in [run]"))),
-        Ok(text) => text,
+        opened => opened.map_err(failed)?,
     };
-    let mode = fs::metadata(path).map_err(|error| cannot(format!(": {error}")))?.mode();
-    if mode & 0o077 != 0 {
+    if file.metadata().map_err(failed)?.mode() & 0o077 != 0 {
         return Err(cannot(format!(": others may read it; chmod 600 {}", path.display())));
     }
+    let text = bounded::all_of(file, bounded::LARGE).map_err(failed)?;
     variables(&text).map_err(|line| cannot(format!(" line {line}: expected KEY=VALUE")))
 }
 
@@ -86,7 +86,7 @@ fn variables(text: &[u8]) -> Result<Variables, usize> {
         if line.is_empty() || line.starts_with(b"#") {
             continue;
         }
-        let (name, value) = parse(line).ok_or(number + 1)?;
+        let (name, value) = parse(line).ok_or(number.saturating_add(1))?;
         variables.insert(OsString::from(name), OsString::from_vec(value.to_vec()));
     }
     Ok(variables)
@@ -94,12 +94,12 @@ fn variables(text: &[u8]) -> Result<Variables, usize> {
 
 fn parse(line: &[u8]) -> Option<(&str, &[u8])> {
     let line = line.strip_prefix(b"export ").unwrap_or(line);
-    let equals = line.iter().position(|byte| *byte == b'=')?;
-    let name = std::str::from_utf8(line[..equals].trim_ascii()).ok()?;
+    let (name, value) = line.split_at_checked(line.iter().position(|byte| *byte == b'=')?)?;
+    let name = std::str::from_utf8(name.trim_ascii()).ok()?;
     let is_name = !name.is_empty()
         && !name.starts_with(|first: char| first.is_ascii_digit())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    let value = unquote(line[equals + 1..].trim_ascii());
+    let value = unquote(value.strip_prefix(b"=")?.trim_ascii());
     let is_value = !value.contains(&0);
     (is_name && is_value).then_some((name, value))
 }

@@ -41,6 +41,9 @@ pub struct Instance {
     port: Port,
 }
 
+/// Files of the app's that lie beside those of an instance: links beside its marks, locks beside its lock, logs beside its log.
+const TAKEN: [&str; 8] = ["workers", "deploy", "queue", "queued-deploy", "on-push", "large-body", "hooks", "push"];
+
 impl Instance {
     /// An instance of this name on this port. The name goes into file names and nginx's configuration: letters, digits,
     /// `-` and `_`, at most 32, beginning with a letter or digit.
@@ -52,6 +55,10 @@ impl Instance {
         }
         if name.eq_ignore_ascii_case("enabled") {
             return Err("no instance can be named `enabled`: the link that says which one is has that name".to_owned());
+        }
+        let is_build_log = name.strip_prefix("build-").is_some_and(|id| id.parse::<ReleaseId>().is_ok());
+        if TAKEN.contains(&name) || is_build_log {
+            return Err(format!("no instance can be named `{name}`: a file of the tools' own has that name"));
         }
         Ok(Instance { name: name.to_owned(), port })
     }
@@ -78,10 +85,9 @@ impl Instance {
 
     /// Whether a person who writes `argument` means this instance.
     pub fn is_meant_by(&self, argument: &str) -> bool {
-        let short = argument
-            .get(..8)
-            .filter(|prefix| prefix.eq_ignore_ascii_case("instance"))
-            .map_or(argument, |_| &argument[8..]);
+        let parts = argument.split_at_checked("instance".len());
+        let short =
+            parts.filter(|(prefix, _)| prefix.eq_ignore_ascii_case("instance")).map_or(argument, |(_, short)| short);
         self.name.eq_ignore_ascii_case(argument) || self.name.eq_ignore_ascii_case(short)
     }
 }
@@ -133,7 +139,7 @@ impl ReleaseId {
         let time =
             humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + std::time::Duration::from_secs(unix_seconds));
         let time = time.to_string().replace(['-', ':'], "");
-        ReleaseId(format!("{time}-{}", &origin[..origin.len().min(Self::ORIGIN_LENGTH)]))
+        ReleaseId(format!("{time}-{}", origin.get(..Self::ORIGIN_LENGTH).unwrap_or(origin)))
     }
 
     /// How much of a commit's hash an id holds.
@@ -146,12 +152,12 @@ impl ReleaseId {
 
     /// When it was made, to the second: `20261121T093000Z`.
     pub fn time(&self) -> &str {
-        &self.0[..16]
+        self.0.split('-').next().unwrap_or_default()
     }
 
     /// When it was made, in seconds since 1970; None: no calendar has that time.
     pub fn made_at(&self) -> Option<u64> {
-        let part = |from: usize, to: usize| &self.0[from..to];
+        let part = |from: usize, to: usize| self.0.get(from..to).unwrap_or_default();
         let date = format!("{}-{}-{}", part(0, 4), part(4, 6), part(6, 8));
         let time = format!("{date}T{}:{}:{}Z", part(9, 11), part(11, 13), part(13, 15));
         let since = humantime::parse_rfc3339(&time).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
@@ -160,7 +166,7 @@ impl ReleaseId {
 
     /// What it was made from: the short commit, or the short content hash.
     pub fn origin(&self) -> &str {
-        &self.0[17..]
+        self.0.split_once('-').map_or("", |(_, origin)| origin)
     }
 
     /// Whether it was made from this commit or content.
@@ -187,15 +193,14 @@ impl FromStr for ReleaseId {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> anyhow::Result<ReleaseId> {
-        let bytes = text.as_bytes();
-        let time_is_plain = bytes.len() > 17
-            && bytes[..17].iter().enumerate().all(|(at, byte)| match at {
-                8 => *byte == b'T',
-                15 => *byte == b'Z',
-                16 => *byte == b'-',
-                _ => byte.is_ascii_digit(),
-            });
-        if !time_is_plain || !bytes[17..].iter().all(u8::is_ascii_alphanumeric) {
+        let is_plain = text.bytes().enumerate().all(|(at, byte)| match at {
+            8 => byte == b'T',
+            15 => byte == b'Z',
+            16 => byte == b'-',
+            0..16 => byte.is_ascii_digit(),
+            _ => byte.is_ascii_alphanumeric(),
+        });
+        if !is_plain || text.len() <= 17 {
             bail!("{text:?} is not a release such as 20261121T093000Z-1a2b3c4d5e6f");
         }
         Ok(ReleaseId(text.to_owned()))

@@ -2,14 +2,14 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::Parser;
 use cutover::app::config::Standby;
 use cutover::app::{App, Home, Instance, Runner, Turn, Wait};
 use cutover::deadline::Deadline;
-use cutover::history::Change;
+use cutover::history::{self, Change};
 use cutover::outcome::{self, Exit};
-use cutover::{nginx, output, push, runner, source};
+use cutover::{nginx, output, push, runner};
 
 const TOOL: &str = env!("CARGO_BIN_NAME");
 
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<Exit> {
-    let app = App::open(&arguments.home)?;
+    let app = App::open_as_run(&arguments.home)?;
     let mut turn = app.turn(TOOL, Wait { wait: true })?;
     turn.keep_what_was_found();
     turn.ends_in(boot(&app, &turn))
@@ -41,11 +41,15 @@ fn boot(app: &App, turn: &Turn) -> Result<Exit> {
         turn.say("nothing is enabled, so there is nothing to start; deploy makes the first release");
         return Ok(Exit::Done);
     };
+    turn.forgive(runner::settle(app, turn, Some(enabled)));
     let standby = app.other(enabled);
-    let has_standby = source::release_of(app, standby)?.is_some();
+    let has_standby = app.release_of(standby)?.is_some();
     if let Err(error) = start(app, turn, enabled) {
-        if !has_standby {
-            return Err(error);
+        let Some(release) = app.release_of(standby)? else { return Err(error) };
+        // What cannot be read of the history is no reason to serve nothing.
+        if history::was_rolled_back(app, &release).unwrap_or_default() {
+            let remedy = format!("{release} of the standby {standby} was rolled back: `rollback` gives it the traffic");
+            return Err(error.context(remedy));
         }
         turn.say(format_args!("{error:#}; falling back to the standby {standby}"));
         return fall_back(app, turn, standby);
@@ -63,21 +67,26 @@ fn boot(app: &App, turn: &Turn) -> Result<Exit> {
     if let Err(error) = tried {
         turn.say(format_args!("{error:#}; {enabled} serves without a standby"));
     }
-    Ok(Exit::Done)
+    reaches_clients(app, enabled)
+}
+
+/// That all runs is no answer to whether clients get it.
+fn reaches_clients(app: &App, enabled: &Instance) -> Result<Exit> {
+    let reached = runner::reaches_clients(app, enabled);
+    reached.map(|()| Exit::Done).map_err(|unreached| anyhow!("{enabled} runs, but {unreached}"))
 }
 
 /// Gives the traffic to the standby, and writes that down: nobody was there to see it. A failure is not written down, for
 /// systemd tries again and again.
 fn fall_back(app: &App, turn: &Turn, standby: &Instance) -> Result<Exit> {
     let mut change = Change::begin(TOOL, app, None)?;
-    change.leads_to(standby, source::release_of(app, standby)?.as_ref());
+    change.leads_to(standby, app.release_of(standby)?.as_ref());
     start(app, turn, standby)?;
     change.step("start");
     runner::connect(app, standby, Deadline::after(app.config.deploy.timeout)).context("cannot fall back")?;
     change.step("connect");
-    let done = Ok(Exit::Done);
-    turn.forgive(change.end(app, &done));
-    done
+    turn.forgive(change.end(app, &Ok(Exit::Done)));
+    reaches_clients(app, standby)
 }
 
 /// Hears of pushes again, and deploys what was queued before. The app starts all the same when that fails.

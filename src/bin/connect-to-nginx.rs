@@ -8,7 +8,7 @@ use cutover::app::{App, Home, Turn, Wait};
 use cutover::deadline::Deadline;
 use cutover::history::Change;
 use cutover::outcome::{self, Exit};
-use cutover::{nginx, runner, source};
+use cutover::{nginx, runner};
 
 const TOOL: &str = env!("CARGO_BIN_NAME");
 
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<Exit> {
-    let app = App::open(&arguments.home)?;
+    let app = App::open_as_run(&arguments.home)?;
     let turn = app.turn(TOOL, arguments.wait)?;
     turn.ends_in(connect(&app, &arguments, &turn))
 }
@@ -46,10 +46,15 @@ fn connect(app: &App, arguments: &Arguments, turn: &Turn) -> Result<Exit> {
     }
     let mut change = Change::begin(TOOL, app, None)?;
     if nginx::enabled(app)? != Some(instance) {
-        change.leads_to(instance, source::release_of(app, instance)?.as_ref());
+        change.leads_to(instance, app.release_of(instance)?.as_ref());
     }
     turn.doing(format_args!("connecting {instance}"), Some(instance));
-    let connected = runner::connect(app, instance, Deadline::after(app.config.deploy.timeout));
+    let deadline = Deadline::after(app.config.deploy.timeout);
+    // Whoever forces it knows that clients may not like it.
+    let connected = match arguments.force {
+        true => runner::connect(app, instance, deadline),
+        false => runner::connect_for_clients(app, instance, deadline),
+    };
     let result = connected.map(|()| Exit::Done);
     change.step("connect");
     turn.forgive(change.end(app, &result));

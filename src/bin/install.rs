@@ -1,8 +1,7 @@
 //! install: lay everything out, upgrade it, or take it away.
 
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -29,7 +28,7 @@ struct Arguments {
     #[arg(long)]
     user: Option<String>,
     /// Print what would be done, with --from-pm2 the configuration, and do nothing
-    #[arg(long)]
+    #[arg(long, conflicts_with = "remove")]
     dry_run: bool,
     /// End by deploying
     #[arg(long, conflicts_with_all = ["dry_run", "remove"])]
@@ -60,11 +59,20 @@ fn run(arguments: Arguments) -> Result<Exit> {
         (None, Some(file)) => Given::Config(file),
         (None, None) => Given::Nothing,
     };
-    let plan = Plan::of(given, home, user)?;
+    let alone = layout::alone()?;
+    let mut plan = Plan::of(given, home, user, arguments.remove)?;
     if arguments.remove {
         outcome::allow(arguments.force, &format!("cannot remove {}: it would be stopped", plan.app.name()))?;
         layout::remove(&plan, arguments.purge)?.iter().for_each(|done| outcome::say(TOOL, done));
         return Ok(Exit::Done);
+    }
+    if !plan.unaccepted.is_empty() {
+        plan.unaccepted.iter().for_each(|line| outcome::say(TOOL, line));
+        match !arguments.dry_run && outcome::confirm("Accept what the configuration in the home says?") {
+            true => plan.accept(),
+            false if plan.lacks_record()? => {}
+            false => outcome::say(TOOL, format_args!("it stays as it was accepted; {}", plan.remedy())),
+        }
     }
     if let Some(ecosystem) = &ecosystem {
         layout::check_overwritten(&plan.app, &ecosystem.text, arguments.force)?;
@@ -81,6 +89,8 @@ fn run(arguments: Arguments) -> Result<Exit> {
     pending.iter().for_each(say);
     let effects = layout.lay(&tools)?;
     effects.iter().for_each(say);
+    layout.ask()?;
+    drop(alone);
     let home = app.home().display();
     if pending.is_empty() && effects.is_empty() {
         outcome::say(TOOL, format_args!("nothing to do: {} is laid out in {home}", app.name()));
@@ -88,10 +98,8 @@ fn run(arguments: Arguments) -> Result<Exit> {
         outcome::say(TOOL, format_args!("{} is laid out; next: {home}/bin/deploy", app.name()));
     }
     if arguments.deploy {
-        // By the app's user, who may have put another program there. Its words and its exit code are deploy's.
-        app.owner.assume()?;
-        let mut deploy = Command::new(app.bin().join("deploy"));
-        return Err(deploy.arg("--home").arg(app.home()).exec()).context("cannot run deploy");
+        // Its words and its exit code are deploy's.
+        return layout::deploy(app, outcome::relay);
     }
     Ok(Exit::Done)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Parser;
 use cutover::app::{App, Home};
+use cutover::harmless::Painted;
 use cutover::logs::Wanted;
 use cutover::outcome::{self, Exit};
 
@@ -37,6 +38,6 @@ fn run(arguments: Arguments) -> Result<Exit> {
     }
 }
 
-fn print(text: &str) -> Result<()> {
-    if text.is_empty() { Ok(()) } else { outcome::print(text) }
+fn print(text: &Painted) -> Result<()> {
+    if text.as_str().is_empty() { Ok(()) } else { outcome::print_painted(text) }
 }

@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::Parser;
 use cutover::app::{App, Home, Instance, ReleaseId, Turn, Wait};
 use cutover::deadline::Deadline;
 use cutover::history::Change;
-use cutover::outcome::{self, Exit};
+use cutover::outcome::{self, Exit, exit_of};
 use cutover::runner::Before;
 use cutover::{nginx, output, runner, source};
 
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<Exit> {
-    let app = App::open(&arguments.home)?;
+    let app = App::open_as_run(&arguments.home)?;
     let turn = app.turn(TOOL, arguments.wait)?;
     let mut change = Change::begin(TOOL, &app, None)?;
     let result = turn.ends_in(roll_back(&app, arguments.to.as_ref(), &turn, &mut change));
@@ -44,20 +44,20 @@ fn roll_back(app: &App, to: Option<&ReleaseId>, turn: &Turn, change: &mut Change
         turn.say("nothing is enabled");
         return Ok(Exit::No);
     };
+    runner::settle(app, turn, Some(enabled))?;
     let unfinished = turn.resumes().and_then(|undone| undone.target.as_deref());
     if to.is_none() && unfinished == Some(enabled.name()) {
+        reaches_clients(app, enabled)?;
         turn.say(format_args!("{enabled} is enabled: the interrupted rollback was done"));
         return Ok(Exit::Done);
     }
     let target = app.other(enabled);
-    let Some(release) = to.cloned().or(source::release_of(app, target)?) else {
+    let Some(release) = to.cloned().or(app.release_of(target)?) else {
         turn.say(format_args!("there is nothing to go back to: {target} has no release"));
         return Ok(Exit::No);
     };
-    if to.is_some()
-        && source::release_of(app, enabled)?.as_ref() == to
-        && runner::healthy(app, enabled, runner::CHECK).is_ok()
-    {
+    if to.is_some() && app.release_of(enabled)?.as_ref() == to && runner::healthy(app, enabled, runner::CHECK).is_ok() {
+        reaches_clients(app, enabled)?;
         turn.say(format_args!("already there: {enabled} runs {release}"));
         return Ok(Exit::Done);
     }
@@ -65,18 +65,28 @@ fn roll_back(app: &App, to: Option<&ReleaseId>, turn: &Turn, change: &mut Change
         bail!("cannot go back to {release}: there is no such release; ls {} shows them", app.releases().display());
     }
     change.leads_to(target, &release);
-    let before = Before::of(app, target)?;
-    connect(app, target, &release, turn, change).inspect_err(|_| turn.forgive(before.restore(app, target)))?;
+    let before = Before::of(app, turn, target, &release)?;
+    connect(app, target, &release, turn, change).inspect_err(|error| {
+        // It may be what serves.
+        if exit_of(error) != Exit::Stranded {
+            turn.forgive(before.restore(app, target));
+        }
+    })?;
     turn.say(format_args!("{target} is enabled with {release}, {}", output::span(change.step("connect"))));
     Ok(Exit::Done)
+}
+
+/// That nothing is to be done is no answer to whether clients get it.
+fn reaches_clients(app: &App, enabled: &Instance) -> Result<()> {
+    runner::reaches_clients(app, enabled).map_err(|unreached| anyhow!("nothing is to be done, but {unreached}"))
 }
 
 fn connect(app: &App, target: &Instance, release: &ReleaseId, turn: &Turn, change: &mut Change) -> Result<()> {
     let deadline = Deadline::after(app.config.deploy.timeout);
     turn.doing(format_args!("starting {target} with {release}"), None);
-    runner::update(app, target, release, deadline)?;
+    runner::bring_back(app, target, release, deadline)?;
     runner::start(app, target, deadline)?;
     change.step("start");
     turn.doing(format_args!("connecting {target}"), Some(target));
-    runner::connect(app, target, deadline)
+    runner::connect_for_clients(app, target, deadline)
 }

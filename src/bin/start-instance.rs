@@ -29,7 +29,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<Exit> {
-    let app = App::open(&arguments.home)?;
+    let app = App::open_as_run(&arguments.home)?;
     let turn = app.turn(TOOL, arguments.wait)?;
     turn.ends_in(start(&app, &arguments, &turn))
 }

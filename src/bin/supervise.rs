@@ -23,7 +23,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<Exit> {
-    let app = App::open(&arguments.home)?;
+    let app = App::open_as_run(&arguments.home)?;
     runner::supervise(&app, app.instance(&arguments.instance)?)?;
     Ok(Exit::Done)
 }

@@ -54,7 +54,7 @@ fn update(app: &App, arguments: &Arguments, turn: &Turn) -> Result<ReleaseId> {
     }
     turn.doing(format_args!("making a release for {instance}"), None);
     let origin = arguments.wanted.origin(app, deadline)?;
-    let serving = nginx::enabled(app)?.map(|enabled| source::release_of(app, enabled)).transpose()?.flatten();
+    let serving = nginx::enabled(app)?.map(|enabled| app.release_of(enabled)).transpose()?.flatten();
     let mut about = About { instance: Some(instance.clone()), previous: serving, ..About::default() };
     let id = source::make(app, &origin, &mut about, deadline)?;
     turn.doing(format_args!("giving {instance} the release {id}"), None);

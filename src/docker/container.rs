@@ -89,9 +89,9 @@ pub struct Config {
     /// Labels by their names.
     #[serde(default)]
     pub labels: Option<BTreeMap<String, String>>,
-    /// How long it may take to end, in seconds; None: nobody said.
+    /// How long it may take to end, in seconds; None: nobody said; less than 0: without end.
     #[serde(default)]
-    pub stop_timeout: Option<u64>,
+    pub stop_timeout: Option<i64>,
     /// Whether it prints to a terminal.
     #[serde(default)]
     pub tty: bool,

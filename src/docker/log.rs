@@ -1,4 +1,5 @@
 //! What a container prints, as the engine hands it out.
+#![deny(clippy::arithmetic_side_effects)]
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
@@ -62,7 +63,8 @@ impl Lines {
                 }
                 let [stream, .., a, b, c, d] = header;
                 let length = u64::from(u32::from_be_bytes([a, b, c, d]));
-                let text = &mut unfinished[usize::from(stream == 2)];
+                let [output, errors] = unfinished;
+                let text = if stream == 2 { errors } else { output };
                 // Never more at once than came: the length is only what somebody says.
                 let begin = text.len();
                 if reader.take(length).read_to_end(text)? as u64 != length {
@@ -70,9 +72,9 @@ impl Lines {
                 }
                 // A long line comes in pieces, each of which has its time in front.
                 if begin > 0
-                    && let Some(time) = time_in_front(&text[begin..])
+                    && let Some(time) = text.get(begin..).and_then(time_in_front)
                 {
-                    text.drain(begin..begin + time);
+                    text.drain(begin..begin.saturating_add(time));
                 }
                 while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
                     let line: Vec<u8> = text.drain(..=end).collect();
@@ -118,13 +120,13 @@ fn understand(line: &[u8]) -> Line {
 /// How long the time with its space is with which a piece begins; None: it begins otherwise.
 fn time_in_front(piece: &[u8]) -> Option<usize> {
     let space = piece.iter().position(|byte| *byte == b' ')?;
-    std::str::from_utf8(&piece[..space]).is_ok_and(is_time).then_some(space + 1)
+    std::str::from_utf8(piece.get(..space)?).is_ok_and(is_time).then_some(space.saturating_add(1))
 }
 
 fn is_time(word: &str) -> bool {
     word.len() >= 20
         && word.ends_with('Z')
-        && word.as_bytes()[10] == b'T'
+        && word.as_bytes().get(10) == Some(&b'T')
         && word.starts_with(|c: char| c.is_ascii_digit())
 }
 

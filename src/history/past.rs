@@ -17,6 +17,9 @@ use crate::{nginx, outcome, output, source};
 /// What the columns of the table are called.
 const HEADING: [&str; 9] = ["when", "what", "outcome", "took", "who", "from", "to", "wanted", "reason"];
 
+/// How much of the record is read, from its end, in bytes: more changes than anybody makes.
+const MOST_READ: usize = 64 * 1024 * 1024;
+
 /// A past change; as JSON it is what was recorded, whichever version of the tools has recorded it.
 #[derive(Serialize)]
 #[serde(transparent)]
@@ -57,9 +60,9 @@ pub fn releases(app: &App) -> Result<Vec<ReleaseId>> {
     for past in lines(app)? {
         candidates.extend(past?.served());
     }
-    candidates.extend(source::release_of(app, nginx::disabled(app)?)?);
+    candidates.extend(app.release_of(nginx::disabled(app)?)?);
     let enabled = nginx::enabled(app)?;
-    let serving = enabled.map(|enabled| source::release_of(app, enabled)).transpose()?.flatten();
+    let serving = enabled.map(|enabled| app.release_of(enabled)).transpose()?.flatten();
     let is_candidate = |id: &ReleaseId| candidates.contains(id) && serving.as_ref() != Some(id);
     Ok(source::releases(app)?.into_iter().filter(is_candidate).collect())
 }
@@ -77,7 +80,13 @@ pub(super) fn lines(app: &App) -> Result<impl Iterator<Item = Result<Line>>> {
 }
 
 fn read(app: &App) -> Result<impl Iterator<Item = Result<Past>>> {
-    Ok(Backwards::of(&app.history())?.filter_map(|line| line.map(|text| Past::read(&text)).transpose()))
+    let mut room = MOST_READ;
+    let lines = Backwards::of(&app.history())?.take_while(move |line| {
+        let length = line.as_ref().map_or(0, String::len);
+        room = room.saturating_sub(length.saturating_add(1));
+        room > 0
+    });
+    Ok(lines.filter_map(|line| line.map(|text| Past::read(&text)).transpose()))
 }
 
 impl Line {

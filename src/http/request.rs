@@ -3,6 +3,7 @@
 //! It is strict. A request whose length could be read in two ways is refused, because somebody in front of us may have
 //! read it in the other (RFC 9112, 6.3 and 11.2); what follows the request is never read, for the connection ends with
 //! the response.
+#![deny(clippy::arithmetic_side_effects)]
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
@@ -96,7 +97,7 @@ impl<R: Read> Request<R> {
                 return Err(Refusal::new(431, "the head is too long"));
             }
             let count = input.by_ref().take(room).read_until(b'\n', &mut head).map_err(|error| cut_short(&error))?;
-            match &head[line..] {
+            match head.get(line..).unwrap_or_default() {
                 [] if line == 0 => return Ok(None),
                 b"\r\n" if line > 0 => break,
                 [.., b'\r', b'\n'] => {}
@@ -211,13 +212,13 @@ impl<R: Read> Request<R> {
             let line = self.line(CHUNK_LINE_LIMIT)?;
             let size = match httparse::parse_chunk_size(&line) {
                 // No digit at all is a 0 to the parser.
-                Ok(httparse::Status::Complete((_, size))) if line[0].is_ascii_hexdigit() => size,
+                Ok(httparse::Status::Complete((_, size))) if line.first().is_some_and(u8::is_ascii_hexdigit) => size,
                 _ => return Err(Refusal::new(400, "a chunk's size is not a number")),
             };
             if size == 0 {
                 return self.skip_trailer();
             }
-            if size > limit - body.len() as u64 {
+            if size > limit.saturating_sub(body.len() as u64) {
                 return Err(too_long(limit));
             }
             self.read_exactly(size, body)?;
@@ -235,7 +236,7 @@ impl<R: Read> Request<R> {
             if line == b"\r\n" {
                 return Ok(());
             }
-            room -= line.len() as u64;
+            room = room.saturating_sub(line.len() as u64);
         }
     }
 
@@ -268,7 +269,7 @@ pub fn respond(output: &mut impl Write, status: u16, text: &str) -> io::Result<(
     let head = format!(
         "HTTP/1.1 {status} {}\r\n{allow}Content-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         reason.unwrap_or_default(),
-        text.len() + 1,
+        text.len().saturating_add(1),
     );
     // In one piece, so that it leaves in one packet.
     output.write_all((head + text + "\n").as_bytes())?;

@@ -1,5 +1,6 @@
 //! Taking away what was laid, and nothing that is the user's.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,26 +8,32 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use nix::unistd::Uid;
 
-use super::{Plan, TOOLS, is_system, profile, system, turn};
-use crate::app::{App, Instance, Runner};
+use super::{Plan, TOOLS, as_nginx, check, has_record, is_system, last_turn, profile, system};
+use crate::app::{App, Instance, Record, Runner};
 use crate::command;
 use crate::compose::Project;
 use crate::deadline::Deadline;
+use crate::durable;
 use crate::nginx::{self, Nginx};
 use crate::push;
+use crate::removal::{self, Left};
 use crate::runner;
 use crate::source::image;
 
 /// Stops the app and takes away nginx's files, the state, the tools and the PATH line. Releases, secrets, hooks, logs and
 /// the configuration stay, unless `purge`. Says what it did.
 pub fn remove(Plan { app, profile: profile_file, .. }: &Plan, purge: bool) -> Result<Vec<String>> {
-    let _turn = turn(app, "taking everything away")?;
+    check::home(app)?;
+    if is_system(app) {
+        check::state_owner(app)?;
+    }
+    let _turn = last_turn(app, "taking everything away")?;
     let running = running(app)?;
     // nginx first: when it cannot do without its files, nothing has happened yet.
     let nginx = Nginx::find(app)?;
-    let files = nginx::files(app, nginx.build()?)?;
-    let take = || nginx.take_away(app, &files);
-    let taken = if is_system(app) { take()? } else { app.owner.lend(take)? };
+    let upstream = push::upstream(app, app.has_queue_unit())?;
+    let files = as_nginx(app, || nginx::files(app, nginx.build()?, &BTreeSet::new(), &upstream))?;
+    let taken = as_nginx(app, || nginx.take_away(app, &files))?;
     let mut said: Vec<String> = taken.iter().map(|path| format!("removed {}", path.display())).collect();
     app.owner.lend(|| push::end(app))?;
     let patience = Deadline::after(app.config.deploy.timeout);
@@ -57,7 +64,7 @@ pub fn remove(Plan { app, profile: profile_file, .. }: &Plan, purge: bool) -> Re
     {
         said.push(format!("took {} out of {}", app.bin().display(), file.display()));
     }
-    let mut gone: Vec<PathBuf> = vec![app.state(), app.queue(), app.run()];
+    let mut gone: Vec<PathBuf> = vec![app.state(), app.queue(), app.run(), app.laid_file()];
     if app.config.nginx.own {
         gone.push(app.own_nginx());
     }
@@ -70,15 +77,22 @@ pub fn remove(Plan { app, profile: profile_file, .. }: &Plan, purge: bool) -> Re
         gone.extend([app.config_file(), app.home().to_owned()]);
     }
     for path in gone {
-        // What lies directly below a directory of root's can only be removed by root. Anything else lies below the owner's,
-        // who may have put links in the way: root must not follow them.
+        // What lies directly below a directory of root's can only be removed by root, once it is empty. Anything else lies
+        // below the owner's, who may have put links in the way: root must not follow them.
         let is_granted = path == app.home() || is_system(app) && path == app.state();
         let removed = app.owner.lend(|| remove_path(&path)).or_else(|refused| {
-            if is_granted && Uid::effective().is_root() { remove_path(&path) } else { Err(refused) }
+            if !is_granted || !Uid::effective().is_root() {
+                return Err(refused);
+            }
+            fs::remove_dir(&path).map(|()| true).map_err(|_| refused)
         })?;
         if removed {
             said.push(format!("removed {}", path.display()));
         }
+    }
+    if has_record(app) {
+        let record = Record::path(app.name());
+        durable::remove_if_there(&record).with_context(|| format!("cannot remove {}", record.display()))?;
     }
     if is_system(app)
         && let Some(parent) = app.state().parent()
@@ -110,8 +124,8 @@ pub fn systems(app: &App, files: &[PathBuf]) -> Result<Vec<String>> {
 fn remove_path(path: &Path) -> Result<bool> {
     let removed = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
-        _ => fs::remove_file(path),
+        Ok(_) => removal::tree(path),
+        Err(error) => Err(Left { path: path.to_owned(), error }),
     };
     removed.map(|()| true).with_context(|| format!("cannot remove {}", path.display()))
 }

@@ -12,18 +12,17 @@ use nix::unistd::Uid;
 
 use super::profile;
 use crate::account::Account;
-use crate::app::environment;
+use crate::app::{CLOSED, environment};
+use crate::bounded::{self, Links};
 use crate::command::{self, Run};
 use crate::deadline::Deadline;
 use crate::durable;
 use crate::output::hex;
 use crate::pm2::Variables;
+use crate::trust;
 
 /// The bits of a mode that are permissions.
 const PERMISSIONS: u32 = 0o7777;
-
-/// The mode of directories that are nobody's business but the owner's, and the owner's group's.
-pub const CLOSED: u32 = 0o750;
 
 /// Where sudo finds what it is to check: a directory that only root writes to, and that is empty after a boot.
 const DRAFT: &str = "/run/cutover-sudoers.draft";
@@ -51,6 +50,8 @@ enum What {
     Tools { from: PathBuf, names: &'static [&'static str] },
     /// A line in ~/.profile.
     PathInProfile { bin: PathBuf },
+    /// A directory of root's that everybody may search.
+    OpenDirectory,
     /// A file of root's.
     RootFile { content: Vec<u8>, mode: u32 },
     /// A link of root's.
@@ -104,6 +105,11 @@ impl Step {
         Step { path: profile, what: What::PathInProfile { bin } }
     }
 
+    /// A directory of root's above what nginx looks at, which everybody may search.
+    pub fn open_directory(path: PathBuf) -> Step {
+        Step { path, what: What::OpenDirectory }
+    }
+
     /// A file of root's with this content.
     pub fn root_file(path: PathBuf, content: Vec<u8>, mode: u32) -> Step {
         Step { path, what: What::RootFile { content, mode } }
@@ -119,26 +125,28 @@ impl Step {
         Step { path, what: What::Sudoers { content } }
     }
 
-    /// Whether there is nothing to do.
+    /// Whether there is nothing to do. What is the owner's is looked at as the owner.
     pub fn is_done(&self, owner: &Account) -> bool {
-        let is = |wanted: u32, uid: Uid| {
-            fs::symlink_metadata(&self.path)
-                .is_ok_and(|meta| meta.mode() & PERMISSIONS == wanted && meta.uid() == uid.as_raw())
-        };
-        let has_mode = |wanted: u32| is(wanted, owner.uid);
-        let holds = |content: &[u8]| holds(&self.path, content);
+        let root = Uid::from_raw(0);
+        let by_owner = |look: &dyn Fn() -> bool| owner.lend(|| Ok(look())).unwrap_or_default();
+        let path = &self.path;
         match &self.what {
             // A directory that its owner closed further stays so.
-            What::Directory { mode } | What::GrantedDirectory { mode } => {
-                self.path.is_dir() && (has_mode(*mode) || *mode == CLOSED && has_mode(0o700))
-            }
-            What::File { content, mode } => has_mode(*mode) && holds(content),
-            What::RootFile { content, mode } => is(*mode, Uid::from_raw(0)) && holds(content),
-            What::Sudoers { content } => is(SUDOERS, Uid::from_raw(0)) && holds(content),
-            What::RootLink { target } => fs::read_link(&self.path).is_ok_and(|present| present == *target),
-            What::Secret { .. } | What::WebhookSecret => self.path.exists(),
-            What::Tools { from, names } => names.iter().all(|name| is_same(&from.join(name), &self.path.join(name))),
-            What::PathInProfile { bin } => profile::has(&self.path, bin),
+            What::Directory { mode } | What::GrantedDirectory { mode } => by_owner(&|| {
+                let has_mode = |mode| has_mode(path, mode, owner.uid);
+                path.is_dir() && (has_mode(*mode) || *mode == CLOSED && has_mode(0o700))
+            }),
+            What::OpenDirectory => path.symlink_metadata().is_ok_and(|meta| meta.is_dir() && meta.mode() & 0o001 != 0),
+            What::File { content, mode } => by_owner(&|| has_mode(path, *mode, owner.uid) && holds(path, content)),
+            What::RootFile { content, mode } => has_mode(path, *mode, root) && holds(path, content),
+            What::Sudoers { content } => has_mode(path, SUDOERS, root) && holds(path, content),
+            What::RootLink { target } => fs::read_link(path).is_ok_and(|present| present == *target),
+            What::Secret { .. } | What::WebhookSecret => by_owner(&|| path.exists()),
+            What::Tools { from, names } => names.iter().all(|name| {
+                let wanted = fs::read(from.join(name));
+                wanted.is_ok_and(|wanted| by_owner(&|| holds(&path.join(name), &wanted)))
+            }),
+            What::PathInProfile { bin } => by_owner(&|| profile::has(path, bin)),
         }
     }
 
@@ -148,11 +156,12 @@ impl Step {
         match &self.what {
             What::Directory { mode } => owner.lend(|| make_directory(path, *mode)),
             What::GrantedDirectory { mode } => owner.lend(|| make_directory(path, *mode)).or_else(|refused| {
-                if !Uid::effective().is_root() || !is_roots(path) {
+                if !Uid::effective().is_root() || !trust::is_roots(path) {
                     return Err(refused);
                 }
                 grant_directory(path, *mode, owner)
             }),
+            What::OpenDirectory => make_directory(path, 0o755),
             What::File { content, mode } => owner.lend(|| durable::write(path, content, *mode)),
             What::Secret { variables } => {
                 let lines = variables.iter().filter_map(|(name, value)| environment::line(name, value));
@@ -172,10 +181,12 @@ impl Step {
                 Ok(())
             }
             What::PathInProfile { bin } => owner.lend(|| profile::add(path, bin)),
-            What::RootFile { content, mode } => durable::write(path, content, *mode),
+            What::RootFile { content, mode } => {
+                make_parent(path)?;
+                durable::write(path, content, *mode)
+            }
             What::RootLink { target } => {
-                let directory = path.parent().unwrap_or(path);
-                fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+                make_parent(path)?;
                 durable::link(path, target)
             }
             What::Sudoers { content } => {
@@ -191,6 +202,7 @@ impl fmt::Display for Step {
         let path = self.path.display();
         match &self.what {
             What::Directory { .. } | What::GrantedDirectory { .. } => write!(f, "directory {path}"),
+            What::OpenDirectory => write!(f, "directory {path}, which others may search"),
             What::File { .. } => write!(f, "{path}"),
             What::RootFile { .. } | What::RootLink { .. } => write!(f, "{path}"),
             What::Sudoers { .. } => write!(f, "{path}, which lets the owner start and stop the instances"),
@@ -204,6 +216,11 @@ impl fmt::Display for Step {
             What::PathInProfile { bin } => write!(f, "{} in the PATH of {path}", bin.display()),
         }
     }
+}
+
+fn make_parent(path: &Path) -> Result<()> {
+    let directory = path.parent().unwrap_or(path);
+    fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))
 }
 
 /// A line of 32 random bytes, in hexadecimal.
@@ -234,15 +251,6 @@ fn make_directory(path: &Path, mode: u32) -> Result<()> {
     make().with_context(|| format!("cannot make {}", path.display()))
 }
 
-/// Whether nobody but root decides what this path leads to: it, as far as it exists, and all directories above it are
-/// root's, and others may write into none of them, or only remove what is their own.
-pub fn is_roots(path: &Path) -> bool {
-    path.ancestors().filter_map(|part| part.symlink_metadata().ok()).all(|part| {
-        let is_closed = part.is_symlink() || part.mode() & 0o022 == 0 || part.mode() & 0o1000 != 0;
-        part.uid() == 0 && is_closed
-    })
-}
-
 /// The same by root, for the owner.
 fn grant_directory(path: &Path, mode: u32, owner: &Account) -> Result<()> {
     let grant = || {
@@ -256,12 +264,17 @@ fn grant_directory(path: &Path, mode: u32, owner: &Account) -> Result<()> {
     grant().with_context(|| format!("cannot make {} for {}", path.display(), owner.name))
 }
 
-fn is_same(one: &Path, other: &Path) -> bool {
-    fs::read(one).is_ok_and(|content| holds(other, &content))
+/// Whether it has exactly these permissions, and this owner.
+fn has_mode(path: &Path, mode: u32, owner: Uid) -> bool {
+    path.symlink_metadata().is_ok_and(|meta| meta.mode() & PERMISSIONS == mode && meta.uid() == owner.as_raw())
 }
 
 /// Whether this is a file with this content. What the owner may have put in its place, a device or a pipe, is not read.
 fn holds(path: &Path, content: &[u8]) -> bool {
-    let is_alike = |meta: fs::Metadata| meta.is_file() && meta.len() == content.len() as u64;
-    path.symlink_metadata().is_ok_and(is_alike) && fs::read(path).is_ok_and(|present| present == content)
+    let is_alike = |file: &File| file.metadata().is_ok_and(|meta| meta.len() == content.len() as u64);
+    let present = bounded::open(path, Links::Refused).ok().filter(is_alike).and_then(|file| {
+        let mut present = Vec::with_capacity(content.len());
+        file.take(content.len() as u64).read_to_end(&mut present).ok().map(|_| present)
+    });
+    present.is_some_and(|present| present == content)
 }

@@ -13,7 +13,7 @@ use crate::command::{self, Run};
 use crate::deadline::Deadline;
 use crate::durable;
 use crate::outcome::usage;
-use crate::runner::systemd::Order;
+use crate::runner::systemd::{self, Order};
 
 /// Is there when systemd is PID 1, as sd_booted(3) says.
 const BOOTED: &str = "/run/systemd/system";
@@ -22,9 +22,20 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What systemd adds to the time that the app has, so that it never comes before our own deadlines.
 const SLACK: Duration = Duration::from_secs(10);
 
+/// How long bootup may wait for a deploy that is under way, and how long for an image that has gone.
+const WAIT: Duration = Duration::from_secs(5 * 60);
+const PULL: Duration = Duration::from_secs(30 * 60);
+
+/// What runs, or lets somebody in, when the owner logs in.
+const LOGIN_FILES: [&str; 7] =
+    [".profile", ".bash_profile", ".bash_login", ".bashrc", ".zshrc", ".ssh", ".config/systemd"];
+
 /// What ties bootup to Docker: one that died and was started again has stopped its containers, and leaves them so.
 const WITH_DOCKER: &str =
     "# A Docker that is started again may have left its containers stopped.\nPartOf=docker.service\n";
+
+/// Where packages, and people, lay pages for man(1).
+const MANUALS: [&str; 2] = ["/usr/share/man", "/usr/local/share/man"];
 
 /// Whether systemd runs this machine.
 pub fn is_booted() -> bool {
@@ -105,6 +116,12 @@ pub fn steps(app: &App) -> Result<Vec<Step>> {
         if is_laid(&file) && !is_ours(app, &file) {
             bail!("cannot lay {}: it is another app's, or another home's; give the app another name", file.display());
         }
+        for link in &links {
+            let is_free = link.symlink_metadata().is_err();
+            if !is_free && fs::read_link(link).ok().as_ref() != Some(&file) {
+                bail!("cannot lay {}: something that is not this app's is there; move it away", link.display());
+            }
+        }
         if let Some(unit) = units_of(app, &file, kind).first() {
             let question = ["show", "--property=FragmentPath", "--value", unit].map(str::to_owned);
             let present = systemctl(question)?.trim().to_owned();
@@ -141,10 +158,18 @@ fn is_laid(path: &Path) -> bool {
     fs::read_to_string(path).is_ok_and(|text| text.contains(LAID))
 }
 
-/// Whether a file of ours is this app's. A template has the name of an app's instances, and so `shop` with its webhooks
-/// would be in the way of an app `shop-push`; the other names are one app's only.
+/// Whether a file of ours is this app's. Those of version 0.1.0 do not say whose they are: of them the templates name the
+/// home, and the other names are one app's only.
 fn is_ours(app: &App, file: &Path) -> bool {
-    is_laid(file) && (!file.to_string_lossy().contains('@') || app.is_laid_for_us(file))
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let is_of_old = text.contains(&format!("{LAID};")) || text.contains(&format!("{LAID}."));
+    let is_ours_of_old = is_of_old && (!file.to_string_lossy().contains('@') || app.is_laid_for_us(file));
+    app.is_marked(&text) || is_ours_of_old
+}
+
+/// What sudo calls the commands that the app's user may run: all files of sudoers(5) share these names.
+pub fn alias(app: &App) -> String {
+    format!("CUTOVER_{}", app.name().to_uppercase().replace('-', "_"))
 }
 
 /// What the templates' `{{names}}` stand for.
@@ -152,9 +177,10 @@ fn values(app: &App) -> Result<Vec<(&'static str, String)>> {
     let account = &app.owner;
     // A name that sudo or systemd might read otherwise is given as a number.
     let is_plain = account.name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        // ALL is everybody to sudo, and a name of capitals an alias.
+        && account.name.bytes().any(|byte| byte.is_ascii_lowercase())
         && account.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
     let number = account.uid.to_string();
-    let alias = format!("CUTOVER_{}", app.name().to_uppercase().replace('-', "_"));
     let mut commands = Vec::new();
     for instance in app.config.instances.iter().filter(|_| app.runner() != Runner::Compose) {
         for order in Order::ALL {
@@ -173,17 +199,28 @@ fn values(app: &App) -> Result<Vec<(&'static str, String)>> {
         ("{{group}}", account.gid.to_string()),
         ("{{owner}}", if is_plain { account.name.clone() } else { format!("user {number}") }),
         ("{{sudo_user}}", if is_plain { account.name.clone() } else { format!("#{number}") }),
-        ("{{alias}}", alias),
+        ("{{alias}}", alias(app)),
         ("{{bin}}", unit_path(&app.bin())?),
         ("{{home}}", unit_path(app.home())?),
+        ("{{login_files}}", login_files(app)?),
         ("{{with_docker}}\n", if app.runner() == Runner::Compose { WITH_DOCKER } else { "" }.to_owned()),
         ("{{push_port}}", config.webhook().map_or_else(String::new, |push| push.port.to_string())),
         ("{{poll_seconds}}", config.poll().map_or_else(String::new, |poll| poll.as_secs_f64().to_string())),
         ("{{commands}}", commands.join(", \\\n    ")),
         ("{{limits}}\n", limits(config)),
+        ("{{documentation}}\n", documentation(&MANUALS.map(Path::new)).to_owned()),
+        ("{{bootup_seconds}}", bootup_seconds(app).to_string()),
         ("{{start_seconds}}", (config.health.timeout + SLACK).as_secs().to_string()),
         ("{{stop_seconds}}", (config.run.stop_timeout + SLACK).as_secs().to_string()),
     ])
+}
+
+/// Where a unit says that more can be read: nowhere, when the machine has no such page, as after an installation from the
+/// archive. systemctl(1) and systemd-analyze(1) report one that is missing.
+fn documentation(manuals: &[&Path]) -> &'static str {
+    let pages = ["man7/cutover.7", "man7/cutover.7.gz"];
+    let has_page = |manual: &&Path| pages.iter().any(|page| manual.join(page).is_file());
+    if manuals.iter().any(has_page) { "Documentation=man:cutover(7)\n" } else { "" }
 }
 
 /// What an instance may have of the machine, as a unit says it. Before systemd ends a process for its memory, supervise has
@@ -198,12 +235,25 @@ fn limits(config: &Config) -> String {
     lines.into_iter().flatten().collect()
 }
 
+/// What decides how the owner's next login goes, as a unit takes it: where it is there, the app may not write it either.
+fn login_files(app: &App) -> Result<String> {
+    let Some(home) = &app.owner.home else { return Ok(String::new()) };
+    let home = unit_path(home)?;
+    Ok(LOGIN_FILES.iter().map(|file| format!(" -{home}/{file}")).collect())
+}
+
 /// A path as a unit file takes it.
 fn unit_path(path: &Path) -> Result<String> {
     let is_fine = |c: char| !c.is_control() && !c.is_whitespace() && !"\"'\\$;".contains(c);
     let text = path.to_str().filter(|text| text.chars().all(is_fine));
     let cannot = || format!("cannot write {} into a unit of systemd's: choose a path without spaces", path.display());
     Ok(text.ok_or_else(|| usage(format!("{}, quotes, \\ $ ;", cannot())))?.replace('%', "%%"))
+}
+
+/// How long bootup may take: to start both instances, and whatever comes before.
+fn bootup_seconds(app: &App) -> u64 {
+    let before = if app.runner() == Runner::Compose { PULL } else { WAIT };
+    (before + 2 * (app.config.health.timeout + SLACK)).as_secs()
 }
 
 /// An argument as sudoers(5) takes it.
@@ -241,6 +291,15 @@ pub fn take_up(app: &App, laid: bool) -> Result<Vec<String>> {
     Ok(effects)
 }
 
+/// Checks as the app's user, who will need it in every deploy, whether sudo grants what was laid for that.
+pub fn try_orders(app: &App) -> Result<()> {
+    if app.runner() == Runner::Compose {
+        return Ok(());
+    }
+    let cannot = || format!("cannot let {} start and stop the instances", app.owner.name);
+    app.owner.lend(|| systemd::try_orders(app)).with_context(cannot)
+}
+
 /// The files that this configuration does not ask for.
 pub fn unwanted(app: &App) -> Vec<PathBuf> {
     parts(app).into_iter().filter(|part| !part.is_wanted).map(|part| part.file).collect()
@@ -267,10 +326,15 @@ pub fn take_away(app: &App, files: &[PathBuf]) -> Result<Vec<PathBuf>> {
         let of_docker = app.wants_link("docker.service", &part.file);
         part.links.iter().cloned().chain([of_docker]).collect::<std::collections::BTreeSet<PathBuf>>()
     });
-    let links = links.filter(|link| fs::read_link(link).is_ok_and(|target| files.contains(&target)));
-    let gone: Vec<PathBuf> = links.chain(ours.iter().map(|part| part.file.clone())).collect();
+    let links: Vec<PathBuf> =
+        links.filter(|link| fs::read_link(link).is_ok_and(|target| files.contains(&target))).collect();
+    let gone: Vec<PathBuf> = links.iter().cloned().chain(ours.iter().map(|part| part.file.clone())).collect();
     for path in &gone {
         durable::remove(path)?;
+    }
+    for directory in links.iter().filter_map(|link| link.parent()) {
+        // Only if it is empty: others have their links there too.
+        let _ = fs::remove_dir(directory);
     }
     if is_booted() && !gone.is_empty() {
         systemctl(["daemon-reload".to_owned()])?;
@@ -287,4 +351,20 @@ fn systemctl(arguments: impl IntoIterator<Item = String>) -> Result<String> {
 fn systemctl_within(patience: Duration, arguments: impl IntoIterator<Item = String>) -> Result<String> {
     let run = Run::new(&command::find("systemctl")?, arguments).output(Deadline::after(patience));
     run.map(|output| output.stdout).context("cannot talk to systemd")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn units_name_the_page_only_where_there_is_one() {
+        let manuals = tempfile::tempdir().unwrap();
+        let none = manuals.path().join("none");
+        assert_eq!(documentation(&[&none, manuals.path()]), "");
+        fs::create_dir(manuals.path().join("man7")).unwrap();
+        fs::write(manuals.path().join("man7/cutover.7.gz"), "").unwrap();
+        assert_eq!(documentation(&[&none, manuals.path()]), "Documentation=man:cutover(7)\n");
+    }
 }

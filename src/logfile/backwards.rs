@@ -7,10 +7,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::{KEPT, open_if_there, rotated};
+use super::{KEPT, LONGEST_LINE, open_if_there, rotated};
 
 /// How much is read at once, in bytes.
 const CHUNK: u64 = 256 * 1024;
+
+/// How much of a log is read at the most, in bytes: all that rotation leaves of one, and what can be held in memory.
+const MOST: u64 = 64 * 1024 * 1024;
 
 /// The lines of a log, the newest first, reaching back into rotated files. Bytes that are not UTF-8 become U+FFFD.
 pub struct Backwards {
@@ -21,6 +24,8 @@ pub struct Backwards {
     ready: Vec<String>,
     /// The end of a line whose beginning was not read yet.
     rest: Vec<u8>,
+    /// How much may still be read, in bytes.
+    left: u64,
 }
 
 impl Backwards {
@@ -36,7 +41,7 @@ impl Backwards {
     }
 
     pub(super) fn of_files(path: &Path, files: Vec<(File, u64)>) -> Backwards {
-        Backwards { path: path.to_owned(), files, ready: Vec::new(), rest: Vec::new() }
+        Backwards { path: path.to_owned(), files, ready: Vec::new(), rest: Vec::new(), left: MOST }
     }
 
     /// The lines that stand before `end` in a log's present file, and those in the rotated ones before it.
@@ -45,10 +50,10 @@ impl Backwards {
         let present = file.metadata().with_context(cannot)?.ino();
         let mut files = vec![(file, end)];
         for number in 1..=KEPT {
-            let Some(older) = open_if_there(&rotated(path, number))? else { break };
+            let Some(older) = open_if_there(&rotated(path, number))? else { continue };
             let meta = older.metadata().with_context(cannot)?;
-            // The file that is being read may be rotated away meanwhile.
-            if meta.ino() != present {
+            // The file that is being read may be rotated away meanwhile; and somebody may have put a directory there.
+            if meta.ino() != present && meta.is_file() {
                 files.push((older, meta.len()));
             }
         }
@@ -59,7 +64,11 @@ impl Backwards {
     /// Reads what stands before that which was read. False: nothing does.
     fn fill(&mut self) -> Result<bool> {
         let Some((file, end)) = self.files.last_mut() else { return Ok(false) };
-        let start = end.saturating_sub(CHUNK);
+        if self.left == 0 {
+            return Ok(false);
+        }
+        let start = end.saturating_sub(CHUNK.min(self.left));
+        self.left = self.left.saturating_sub(end.saturating_sub(start));
         let read = read_range(file, start, *end);
         let mut bytes = read.with_context(|| format!("cannot read {}", self.path.display()))?;
         bytes.append(&mut self.rest);
@@ -67,14 +76,17 @@ impl Backwards {
         let whole = match start {
             0 => 0,
             // The first line that was read is the end of one.
-            _ => bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| at + 1),
+            _ => match bytes.iter().position(|byte| *byte == b'\n') {
+                Some(at) => at.saturating_add(1),
+                None if bytes.len() < LONGEST_LINE => bytes.len(),
+                None => 0,
+            },
         };
         if start == 0 {
             self.files.pop();
         }
-        self.ready = String::from_utf8_lossy(&bytes[whole..]).lines().map(str::to_owned).collect();
-        bytes.truncate(whole);
-        self.rest = bytes;
+        self.rest = bytes.drain(..whole).collect();
+        self.ready = String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect();
         Ok(true)
     }
 }
@@ -100,11 +112,11 @@ impl Iterator for Backwards {
 pub(super) fn read_range(file: &File, start: u64, end: u64) -> Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(end.saturating_sub(start))?];
     let mut filled = 0;
-    while filled < bytes.len() {
-        match file.read_at(&mut bytes[filled..], start + filled as u64) {
+    while let Some(room) = bytes.get_mut(filled..).filter(|room| !room.is_empty()) {
+        match file.read_at(room, start.saturating_add(filled as u64)) {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Ok(0) => break,
-            read => filled += read?,
+            read => filled = filled.saturating_add(read?),
         }
     }
     bytes.truncate(filled);

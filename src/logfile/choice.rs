@@ -64,7 +64,7 @@ pub fn is_or_is_one_of(program: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::arithmetic_side_effects, clippy::unwrap_used)]
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;

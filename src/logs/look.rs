@@ -3,11 +3,24 @@
 use std::env;
 use std::io::{self, IsTerminal};
 
+use crate::harmless::Painted;
 use crate::logfile::Line;
-use crate::output;
 
 /// Colours as terminals number them, so that the first ones of both halves differ most.
-const COLOURS: [u8; 10] = [36, 32, 35, 34, 33, 93, 95, 96, 94, 92];
+const COLOURS: [&str; 10] = [
+    "\u{1b}[36m",
+    "\u{1b}[32m",
+    "\u{1b}[35m",
+    "\u{1b}[34m",
+    "\u{1b}[33m",
+    "\u{1b}[93m",
+    "\u{1b}[95m",
+    "\u{1b}[96m",
+    "\u{1b}[94m",
+    "\u{1b}[92m",
+];
+/// The end of a colour.
+const PLAIN: &str = "\u{1b}[0m";
 
 /// What stands in front of a line.
 pub struct Label {
@@ -35,26 +48,34 @@ impl Look {
         Look { is_for_terminal, has_colours, has_times }
     }
 
+    /// No lines yet.
+    pub fn nothing(&self) -> Painted {
+        Painted::new(self.is_for_terminal)
+    }
+
     /// Puts a line behind others.
-    pub fn add(&self, text: &mut String, label: Option<&Label>, line: &Line) {
+    pub fn add(&self, text: &mut Painted, label: Option<&Label>, line: &Line) {
         if self.has_times {
-            *text += &line.at.map_or_else(|| "-".to_owned(), |at| humantime::format_rfc3339_millis(at).to_string());
-            *text += " ";
+            text.add(&line.at.map_or_else(|| "-".to_owned(), |at| humantime::format_rfc3339_millis(at).to_string()));
+            text.add(" ");
         }
         if let Some(label) = label {
-            *text += &match self.has_colours {
-                true => format!("\u{1b}[{}m{} |\u{1b}[0m ", label.colour(), label.text),
-                false => format!("{} | ", label.text),
-            };
+            if self.has_colours {
+                text.paint(label.colour());
+            }
+            text.add(&format!("{} |", label.text));
+            if self.has_colours {
+                text.paint(PLAIN);
+            }
+            text.add(" ");
         }
-        let said = line.to_string();
-        *text += &if self.is_for_terminal { output::harmless(&said) } else { said };
-        *text += "\n";
+        text.add(&line.to_string());
+        text.add("\n");
     }
 }
 
 impl Label {
-    fn colour(&self) -> u8 {
-        COLOURS[(self.instance * COLOURS.len() / 2 + self.program) % COLOURS.len()]
+    fn colour(&self) -> &'static str {
+        COLOURS.iter().cycle().nth(self.instance * COLOURS.len() / 2 + self.program % COLOURS.len()).unwrap_or(&PLAIN)
     }
 }

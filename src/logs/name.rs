@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use super::look::Label;
 use crate::app::{App, Instance};
+use crate::harmless::harmless_line;
 use crate::logfile::{self, Line, OWN};
 use crate::outcome::usage;
 
@@ -29,7 +30,7 @@ enum Detail {
 impl Name {
     /// An instance beside the other.
     pub fn of_one_of_both(app: &App, instance: &Instance) -> Name {
-        let programs = app.config.programs();
+        let programs = programs(app, instance);
         let detail = if programs.len() > 1 { Detail::Program } else { Detail::Instance };
         Name { instance: instance.clone(), place: place(app, instance), program: None, programs, detail }
     }
@@ -41,7 +42,7 @@ impl Name {
             None => (argument, None),
         };
         let instance = app.instance(instance).map_err(|error| misnamed(app, argument).unwrap_or(error))?;
-        let programs = app.config.programs();
+        let programs = programs(app, instance);
         let is_meant = |name: &&String| program.is_none_or(|program| logfile::is_or_is_one_of(name, program));
         let count = programs.iter().filter(is_meant).count();
         if count == 0 {
@@ -71,7 +72,11 @@ impl Name {
             Detail::Program if line.source != OWN => line.source.as_str(),
             Detail::Program | Detail::Instance => "",
         };
-        let text = if source.is_empty() { self.instance.to_string() } else { format!("{}.{source}", self.instance) };
+        let text = if source.is_empty() {
+            self.instance.to_string()
+        } else {
+            format!("{}.{}", self.instance, harmless_line(source))
+        };
         let known = self.programs.iter().position(|program| program == source).unwrap_or(self.programs.len());
         let program = if source.is_empty() { 0 } else { known + 1 };
         Some(Label { text, instance: self.place, program })
@@ -84,6 +89,11 @@ fn misnamed(app: &App, argument: &str) -> Option<anyhow::Error> {
     let [first, second] = &app.config.instances;
     let how = format!("of program {argument}: say {first}.{argument} or {second}.{argument}");
     is_program.then(|| usage(format!("cannot tell which instance's lines are wanted {how}")))
+}
+
+/// The programs that an instance runs. Lines can be shown whatever is wrong with its settings.
+fn programs(app: &App, instance: &Instance) -> Vec<String> {
+    app.as_run(instance).map_or_else(|_| app.config.programs(), |app| app.config.programs())
 }
 
 fn place(app: &App, instance: &Instance) -> usize {

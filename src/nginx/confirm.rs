@@ -11,7 +11,10 @@ use super::marks::Mark;
 use crate::app::{App, Instance};
 use crate::deadline::Deadline;
 use crate::http;
+use crate::process::{self, Owner};
 
+/// Where the numbers of people's accounts begin (login.defs(5), UID_MIN); those below are root's and services'.
+const PEOPLE: u32 = 1000;
 /// How long one answer may take.
 const ANSWER: Duration = Duration::from_secs(2);
 /// How long an nginx that is just restarting is waited for.
@@ -65,6 +68,14 @@ impl fmt::Display for Refusal {
 /// Asks once.
 pub fn ask(app: &App) -> Result<Answer, Refusal> {
     let port = app.config.nginx.status_port;
+    // nginx listens as root, as a service, or as the app's own user. A person who does so could say whatever nginx would.
+    let listener = process::stranger(port.number(), app.owner.uid).ok().flatten();
+    if let Some(stranger) = listener.filter(|uid| uid.as_raw() >= PEOPLE) {
+        return Err(Refusal::Stranger(format!(
+            "{} answers on nginx's status port 127.0.0.1:{port}: end it, and start nginx",
+            Owner::Hidden(stranger).in_words()
+        )));
+    }
     let answer = http::get(port.number(), "/instance", ANSWER).map_err(|reason| {
         let remedy = if app.config.nginx.own { "run bootup" } else { "start nginx" };
         Refusal::Silent(format!(
@@ -90,36 +101,38 @@ pub fn confirm(app: &App, target: &Instance) -> Result<(), Refusal> {
     let patience = Deadline::after(RESTART);
     let mut asked = 0;
     loop {
+        asked += 1;
         match ask(app) {
             Ok(answer) if answer.instance == target.name() => return Ok(()),
             Ok(answer) => {
                 let reason = format!("nginx still uses {}: {}", answer.instance, diagnose(app));
                 return Err(Refusal::Elsewhere(reason));
             }
-            Err(Refusal::Silent(_)) if asked < TIMES || !patience.passed() => {
-                asked += 1;
-                thread::sleep(POLL);
-            }
+            Err(Refusal::Silent(_)) if asked < TIMES || !patience.passed() => thread::sleep(POLL),
             Err(refusal) => return Err(refusal),
         }
     }
 }
 
 fn diagnose(app: &App) -> String {
-    match closed_directory(&app.state()) {
-        Some(closed) if !app.config.nginx.own => {
-            format!("its workers may not search {0}; chmod o+x {0}", closed.display())
-        }
-        _ => format!(
+    match closed_directory(app) {
+        Some(closed) => format!("its workers may not search {0}; chmod o+x {0}", closed.display()),
+        None => format!(
             "another configuration is in the way of the one that looks at {}; run install again",
             app.state().display()
         ),
     }
 }
 
-/// The first directory on the way to `path` that others may not search.
-fn closed_directory(path: &Path) -> Option<PathBuf> {
-    let real = fs::canonicalize(path).ok()?;
+/// The first directory on the way to what nginx looks at that others may not search, nginx's workers among them; None: none
+/// is closed, or nginx is the user's own.
+pub fn closed_directory(app: &App) -> Option<PathBuf> {
+    if app.config.nginx.own {
+        return None;
+    }
+    let state = app.state();
+    // Where the caller may not search it either, there is no other path to it that can be told.
+    let real = fs::canonicalize(&state).unwrap_or(state);
     let mut ancestors: Vec<&Path> = real.ancestors().collect();
     ancestors.reverse();
     let closed =

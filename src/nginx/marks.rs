@@ -11,7 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::app::config::{Processes, cores};
-use crate::app::{App, Instance};
+use crate::app::{App, Instance, Record, SYSTEM_STATE};
 use crate::durable;
 
 /// The numbers of processes that nginx knows at the least.
@@ -64,18 +64,37 @@ impl fmt::Display for Mark {
 }
 
 /// All marks that nginx is to know: those of what is configured; of fewer processes and of some more, up to which the
-/// configuration can be changed without root, and without a reload; and those that lie there, for they are gone by.
-pub fn known(app: &App) -> BTreeSet<Mark> {
+/// configuration can be changed without root, and without a reload, unless their ports are other apps'; and those that lie
+/// there, for they are gone by.
+pub fn known(app: &App, others: &BTreeSet<u16>) -> BTreeSet<Mark> {
     let count = app.config.processes();
-    let mut known: BTreeSet<Mark> = (2..=count.max(cores()).max(LEAST_KNOWN)).map(Mark::Processes).collect();
-    if app.config.slots() > count {
-        known.extend((0..count).map(|free| Mark::Without { count, free }));
-    }
-    for instance in &app.config.instances {
-        let entries = fs::read_dir(app.marks(instance)).into_iter().flatten().flatten();
-        known.extend(entries.filter_map(|entry| Mark::read(entry.file_name().to_str()?)));
-    }
+    let is_others = |slot: usize| {
+        let mut ports = app.config.instances.iter().filter_map(|instance| instance.port_of(slot));
+        ports.any(|port| others.contains(&port.number()))
+    };
+    let most = count.max(cores()).max(LEAST_KNOWN);
+    let most = (count..most).find(|slot| is_others(*slot)).unwrap_or(most);
+    let mut known: BTreeSet<Mark> = (2..=most).map(Mark::Processes).collect();
+    known.extend(of_count(count, app.config.slots()));
+    known.extend(gone_by(app));
     known
+}
+
+/// The marks that instances may go by which were started before the configuration was changed. Root believes its own record of
+/// what was configured, and not what lies in a directory of the user's.
+fn gone_by(app: &App) -> BTreeSet<Mark> {
+    if app.state().starts_with(SYSTEM_STATE) {
+        let before = Record::of_app(app.name()).ok().flatten().map(|record| record.accepted);
+        return before.iter().flat_map(|config| of_count(config.processes(), config.slots())).collect();
+    }
+    let entries = app.config.instances.iter().flat_map(|instance| fs::read_dir(app.marks(instance)));
+    entries.flatten().flatten().filter_map(|entry| Mark::read(entry.file_name().to_str()?)).collect()
+}
+
+/// The marks of so many processes with so many ports.
+fn of_count(count: usize, slots: usize) -> BTreeSet<Mark> {
+    let replaced = (0..count).filter(|_| slots > count).map(|free| Mark::Without { count, free });
+    (2..=count).map(Mark::Processes).chain(replaced).collect()
 }
 
 /// Tells nginx that an instance which is about to start has so many processes, in the first slots.

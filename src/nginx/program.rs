@@ -5,19 +5,25 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use super::confirm;
+use super::parse;
 use super::render::{Build, Files, Version, is_as_laid};
+use super::site::Site;
+use super::{HANDOVER, POLL};
 use crate::app::App;
+use crate::bounded::{self, Links};
 use crate::command::{self, Output, Run};
 use crate::deadline::Deadline;
 use crate::durable;
-use crate::outcome::quote;
+use crate::outcome::{quote, usage};
 use crate::process::{self, Pid};
 
 /// How long nginx may take to test its configuration, or to act on a signal.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// What to do when nginx does not take what an older or a newer cutover, or one for another nginx, has laid for another app.
+const OF_ANOTHER_APP: &str = "nginx refuses the files of another app of cutover's: run install for that app, too";
 
 /// nginx as this app uses it: the system's, or one of the user's own.
 pub struct Nginx {
@@ -61,19 +67,43 @@ impl Nginx {
         let mut parts = numbers.unwrap_or_default().split('.').map(str::parse);
         match (parts.next(), parts.next(), parts.next()) {
             (Some(Ok(major)), Some(Ok(minor)), Some(Ok(patch))) => {
-                let counts = said.contains("--with-http_stub_status_module");
-                Ok(Build { version: Version(major, minor, patch), counts })
+                let lacks = |module: &str| said.contains(&format!("--without-http_{module}_module"));
+                if let Some(module) = ["rewrite", "map", "proxy"].into_iter().find(|module| lacks(module)) {
+                    bail!("cannot use this nginx: it was built without its {module} module");
+                }
+                Ok(Build {
+                    version: Version(major, minor, patch),
+                    counts: said.contains("--with-http_stub_status_module"),
+                    limits: !lacks("limit_req"),
+                    keeps: !lacks("upstream_keepalive"),
+                })
             }
             _ => bail!("cannot tell nginx's version from {said:?}"),
         }
     }
 
-    /// Fails when nginx refuses the configuration that is there already; the system's, for one's own is all of our making.
-    pub fn check(&self) -> Result<()> {
+    /// Fails, before anything is changed, when a file of somebody else's is where one of ours is to be, when nginx would not
+    /// read what is laid, or when it refuses the configuration that is there already for another reason than our own files:
+    /// those are about to be rendered anew.
+    pub fn check(&self, app: &App, files: &Files) -> Result<()> {
+        refuse_foreign(app, files)?;
         if self.prefix.is_some() {
             return Ok(());
         }
-        self.run(&["-t", "-q"]).map(drop).context("nginx refuses its present configuration: mend that first")
+        let text = match self.run(&["-T", "-q"]) {
+            Ok(output) => output.stdout,
+            Err(refusal) if is_about(&refusal, files.paths()) || is_half_laid(files)? => return Ok(()),
+            Err(refusal) if is_about_ours(&refusal) => return Err(refusal.context(OF_ANOTHER_APP)),
+            Err(refusal) => return Err(refusal.context("nginx refuses its present configuration: mend that first")),
+        };
+        let conf_dir = &app.config.nginx.conf_dir;
+        if parse::includes_in_http(&text).iter().any(|pattern| parse::takes_all_in(pattern, conf_dir)) {
+            return Ok(());
+        }
+        let place = conf_dir.display();
+        Err(usage(format!(
+            "cannot lay files in {place}: nginx includes no {place}/*.conf in its http block; set conf_dir in [nginx]"
+        )))
     }
 
     /// The files that [`Nginx::lay`] would change.
@@ -82,7 +112,13 @@ impl Nginx {
     }
 
     /// Lays what differs, lets nginx test it, and makes it take effect. When nginx refuses it, everything is put back.
-    pub fn lay(&self, app: &App, files: &Files) -> Result<Laid> {
+    ///
+    /// `reached` are apps whose clients get to them, this one among them if its do. When they do not any more, because another
+    /// server is asked in one's place, that is a refusal too.
+    pub fn lay(&self, app: &App, files: &Files, reached: &[&App]) -> Result<Laid> {
+        // Once more: somebody may have laid one meanwhile.
+        refuse_foreign(app, files)?;
+        let before = self.complaints();
         let mut laid = Laid::default();
         let mut undo: Vec<(PathBuf, Option<String>)> = Vec::new();
         for Differing { path, text, present, is_edited } in differing(files)? {
@@ -96,10 +132,28 @@ impl Nginx {
             undo.push((path.to_owned(), present));
             laid.changed.push(path.to_owned());
         }
-        match self.take_up(app, files, &mut laid) {
+        let taken = self.take_up(app, files, &before, &mut laid);
+        let taken = taken.and_then(|()| match laid.effect {
+            Some(_) => still_reached(app, reached).inspect_err(|_| laid.effect = None),
+            None => Ok(()),
+        });
+        match taken {
             Ok(()) => Ok(laid),
+            // What another app of ours has there is as old, and waits for its own install: together they are in nobody's way.
+            Err(refusal) if before.is_none() && !is_about(&refusal, files.paths()) && is_about_ours(&refusal) => {
+                Err(refusal.context(OF_ANOTHER_APP))
+            }
             Err(refusal) => {
                 put_back(undo)?;
+                remove_empty_includes(files);
+                // It may have taken it up already.
+                if self.is_running(app) {
+                    let _ = self.run(&["-s", "reload"]);
+                    // Until the workers that know of it have gone.
+                    let handover = Deadline::after(HANDOVER);
+                    while handover.sleep(POLL) {}
+                    let _ = still_reached(app, reached);
+                }
                 Err(refusal.context("nginx refuses the new configuration, the old one is back"))
             }
         }
@@ -107,14 +161,23 @@ impl Nginx {
 
     /// Makes nginx use its files: tested first, and confirmed by nginx afterwards, for `-s reload` returns before it takes
     /// effect, and an nginx that refuses a file then only says so in its log.
-    fn take_up(&self, app: &App, files: &Files, laid: &mut Laid) -> Result<()> {
+    fn take_up(&self, app: &App, files: &Files, before: &Option<Vec<String>>, laid: &mut Laid) -> Result<()> {
         if !laid.changed.is_empty() {
             let tested = self.run(&["-t"])?;
-            let warnings = tested.stderr.lines().filter(|line| line.contains("[warn]"));
-            laid.warnings = warnings.map(|line| format!("nginx warns: {}", quote([line], 1))).collect();
+            let warnings: Vec<&str> = warnings_in(&tested.stderr).collect();
+            let is_new =
+                |warning: &&&str| before.as_ref().is_none_or(|before| !before.iter().any(|one| one == **warning));
+            if let Some(conflict) =
+                warnings.iter().filter(is_new).find(|warning| warning.contains("conflicting server name"))
+            {
+                let remedy = "another site has that name; give the app another server_name in [nginx]";
+                bail!("{}: {remedy}", quote([*conflict], 1));
+            }
+            laid.warnings = warnings.iter().map(|line| format!("nginx warns: {}", quote([*line], 1))).collect();
         }
         if self.is_running(app) {
-            if self.uses(app, files) {
+            // Each file counts: of what was put back as it was before, the answer knows nothing.
+            if laid.changed.is_empty() && self.uses(app, files) {
                 return Ok(());
             }
             self.run(&["-s", "reload"])?;
@@ -141,7 +204,7 @@ impl Nginx {
         let server = server.filter(|(path, _)| self.prefix.is_some() || is_unedited(path));
         // What includes others goes before them, so that nginx could be started at any moment between two of them.
         for (path, _) in server.chain(files.ours.iter().rev()) {
-            if let Some(text) = read(path)? {
+            if let Some(text) = read(path)?.filter(|text| app.is_marked(text)) {
                 durable::remove_if_there(path).with_context(|| format!("cannot remove {}", path.display()))?;
                 undo.push((path.to_owned(), Some(text)));
             }
@@ -157,11 +220,14 @@ impl Nginx {
                 self.run(&["-s", "reload"])?;
             }
         }
-        if let Some(includes) = files.ours.first().and_then(|(path, _)| path.parent()) {
-            // Whatever else lies there is not ours.
-            let _ = fs::remove_dir(includes);
-        }
+        remove_empty_includes(files);
         Ok(gone)
+    }
+
+    /// What nginx warns of in the configuration that is there; None: it refuses it.
+    fn complaints(&self) -> Option<Vec<String>> {
+        let tested = self.run(&["-t"]).ok()?;
+        Some(warnings_in(&tested.stderr).map(str::to_owned).collect())
     }
 
     /// Whether the running nginx says that it uses this rendering.
@@ -191,11 +257,37 @@ impl Nginx {
         Ok(())
     }
 
+    /// The server blocks of others, and whether nginx reads each after that of this app; None where nginx refuses its
+    /// configuration, or has that server block already.
+    pub fn servers_beside(&self, files: &Files) -> Option<Vec<(parse::Server, bool)>> {
+        let (path, _) = files.server.as_ref()?;
+        let printed = self.run(&["-T", "-q"]).ok()?.stdout;
+        // An edited one is left alone.
+        differing(files).ok()?.iter().find(|one| one.path == path && !one.is_edited)?;
+        let path = path.display().to_string();
+        let servers = parse::servers(&printed).into_iter();
+        let others = servers.filter(|server| files.paths().all(|own| own != Path::new(&server.file)));
+        let beside = others.map(|server| {
+            let is_behind = parse::is_read_before(&printed, &path, &server.file);
+            (server, is_behind)
+        });
+        Some(beside.collect())
+    }
+
+    /// The files of others that may answer on a port in the app's place, because they do for any name.
+    pub fn in_front_on(&self, files: &Files, port: u16) -> Vec<String> {
+        let text = self.run(&["-T", "-q"]).map(|output| output.stdout).unwrap_or_default();
+        let mut others = parse::default_servers(&text, port);
+        others.retain(|path| files.paths().all(|own| own != Path::new(path)));
+        others
+    }
+
     /// Whether it runs. An nginx of the user's own is known by the error log that its master holds open.
-    fn is_running(&self, app: &App) -> bool {
+    pub fn is_running(&self, app: &App) -> bool {
         match &self.prefix {
             Some(prefix) => {
-                let pid = fs::read_to_string(prefix.join("nginx.pid")).unwrap_or_default();
+                let pid =
+                    bounded::read_text(&prefix.join("nginx.pid"), Links::Refused, bounded::SMALL).unwrap_or_default();
                 let log = prefix.join("logs/error.log");
                 pid.trim().parse().is_ok_and(|pid| process::has_open(Pid::from_raw(pid), &log))
             }
@@ -220,8 +312,89 @@ impl Nginx {
     }
 }
 
+/// Fails when the clients of one of these apps, which may be `app` itself, do not get to it any more.
+fn still_reached(app: &App, apps: &[&App]) -> Result<()> {
+    // Workers of the configuration before may still answer.
+    let handover = Deadline::after(HANDOVER);
+    let sites: Vec<(&App, Site)> = apps.iter().filter_map(|app| Some((*app, Site::of(app)?))).collect();
+    let all_reached = || sites.iter().all(|(app, site)| site.leads_to_at_once(app));
+    while all_reached() && !sites.is_empty() && handover.sleep(POLL) {}
+    for (reached, site) in sites {
+        site.leads_to(reached, None).map_err(|reason| match reached.name() {
+            name if name == app.name() => anyhow!("{reason}; until now they did"),
+            name => anyhow!(
+                "{reason}: the site of the app {name} would be answered here; give {name} a server_name, or default_server \
+                in listen"
+            ),
+        })?;
+    }
+    Ok(())
+}
+
+/// Removes the directory of what is included, unless something lies there.
+fn remove_empty_includes(files: &Files) {
+    if let Some(includes) = files.ours.first().and_then(|(path, _)| path.parent()) {
+        let _ = fs::remove_dir(includes);
+    }
+}
+
+/// The lines in which nginx warns of something.
+fn warnings_in(said: &str) -> impl Iterator<Item = &str> {
+    said.lines().filter(|line| line.contains("[warn]"))
+}
+
+/// Whether nginx refuses one of these files.
+fn is_about<'a>(refusal: &anyhow::Error, mut paths: impl Iterator<Item = &'a Path>) -> bool {
+    let said = format!("{refusal:#}");
+    paths.any(|path| said.contains(&format!("in {}:", path.display())))
+}
+
+/// Whether nginx refuses a file of any app's that is of our making.
+fn is_about_ours(refusal: &anyhow::Error) -> bool {
+    let said = format!("{refusal:#}");
+    let named = said.rsplit_once(" in ").and_then(|(_, place)| place.split_once(':')).map(|(path, _)| Path::new(path));
+    let text = named.and_then(|path| read(path).ok().flatten());
+    text.is_some_and(|text| text.contains(crate::app::LAID))
+}
+
+/// Whether some of the files are there, and some are missing or others: nginx may refuse the former for want of the latter.
+fn is_half_laid(files: &Files) -> Result<bool> {
+    Ok(files.paths().any(Path::exists) && differing(files)?.iter().any(|one| !one.is_edited))
+}
+
+/// Fails when a file that is to be laid or removed is there and was not laid for this app.
+fn refuse_foreign(app: &App, files: &Files) -> Result<()> {
+    for path in files.paths() {
+        if path.symlink_metadata().is_ok_and(|meta| !meta.is_file()) {
+            return Err(usage(format!(
+                "cannot lay {}: something that is no file is there; move it away",
+                path.display()
+            )));
+        }
+        if read(path)?.is_some_and(|text| !app.is_marked(&text)) {
+            let remedy = format!("move it away, or give the app another name than {}", app.name());
+            return Err(usage(format!("cannot lay {}: one that is not this app's is there; {remedy}", path.display())));
+        }
+    }
+    if let Some(includes) = files.ours.first().and_then(|(path, _)| path.parent()) {
+        let is_there = includes.symlink_metadata();
+        let is_directory = is_there.as_ref().is_ok_and(|meta| meta.is_dir());
+        let entries: Vec<PathBuf> = match is_directory {
+            true => fs::read_dir(includes)?.flatten().map(|entry| entry.path()).collect(),
+            false => Vec::new(),
+        };
+        let is_marked = |path: &PathBuf| read(path).is_ok_and(|text| text.is_some_and(|text| app.is_marked(&text)));
+        if is_there.is_ok() && !is_directory || !entries.is_empty() && !entries.iter().any(is_marked) {
+            let remedy = format!("move it away, or give the app another name than {}", app.name());
+            return Err(usage(format!("cannot lay files in {}: it is not this app's; {remedy}", includes.display())));
+        }
+    }
+    Ok(())
+}
+
+/// The text of a file; None: there is none. What is no file is not waited for.
 fn read(path: &Path) -> Result<Option<String>> {
-    match fs::read_to_string(path) {
+    match bounded::read_text(path, Links::Refused, bounded::LARGE) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         read => read.map(Some).with_context(|| format!("cannot read {}", path.display())),
     }

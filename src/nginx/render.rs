@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::marks::{self, Mark};
 use crate::app::{App, Instance};
+use crate::bounded::{self, Links};
 use crate::outcome::usage;
 use crate::output::hex;
 
@@ -22,6 +23,11 @@ pub struct Build {
     pub version: Version,
     /// Whether it was built to count requests (`--with-http_stub_status_module`).
     pub counts: bool,
+    /// Whether it can limit how many requests come (`--without-http_limit_req_module` leaves that out, as Debian's nginx-light
+    /// does).
+    pub limits: bool,
+    /// Whether it can keep connections to an upstream (`--without-http_upstream_keepalive_module` leaves that out).
+    pub keeps: bool,
 }
 
 /// nginx got keepalive_min_timeout in 1.27.4: idle client connections outlive a reload by that long.
@@ -34,6 +40,18 @@ const COUNTS: &str = "
         stub_status;
     }
 ";
+/// What counts the webhooks of an address.
+const PUSH_ZONE: &str = "
+# How many webhooks an address may send.
+limit_req_zone $binary_remote_addr zone={{app}}_push:1m rate=10r/s;
+";
+/// What refuses more than that.
+const PUSH_LIMIT: &str = "    limit_req zone={{app}}_push burst=200 nodelay;
+    limit_req_status 429;
+    limit_req_log_level info;
+";
+/// What keeps connections to an instance.
+const KEEPALIVE: &str = "    keepalive 32;\n    keepalive_timeout 3s;\n";
 /// What push.conf is where no webhook is served.
 const NO_PUSH: &str =
     "# server level. Laid by cutover's install for {{app}}: [push] in its configuration names no repository.\n";
@@ -50,64 +68,112 @@ pub struct Files {
     pub digest: String,
 }
 
+impl Files {
+    /// Where all of them lie.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.ours.iter().chain(&self.server).map(|(path, _)| path.as_path())
+    }
+}
+
 /// Where nginx's http block includes our files from.
 pub fn conf_dir(app: &App) -> PathBuf {
     if app.config.nginx.own { app.own_nginx().join("conf.d") } else { app.config.nginx.conf_dir.clone() }
 }
 
+/// Where the upstreams lie. The server block of an app `shop` is shop-server.conf, so the upstreams of an app `shop-server` have
+/// another name, unless version 0.1.0 has laid them there already.
+fn upstreams_file(app: &App) -> PathBuf {
+    let usual = conf_dir(app).join(format!("{}.conf", app.name()));
+    let text = bounded::read_text(&usual, Links::Refused, bounded::LARGE);
+    match app.name().ends_with("-server") && !text.is_ok_and(|text| app.is_marked(&text)) {
+        true => conf_dir(app).join(format!("{}.app.conf", app.name())),
+        false => usual,
+    }
+}
+
+/// Where nginx tells a client on this machine that it is this app's site, and which instance it uses.
+pub fn mark_path(app: &App) -> String {
+    format!("/.cutover/instance/{}", app.name())
+}
+
+/// What a server block includes that passes requests to the app.
+pub fn instance_file(app: &App) -> PathBuf {
+    includes(app).join("instance.conf")
+}
+
+/// Where the server block lies that `install` lays.
+pub fn server_file(app: &App) -> PathBuf {
+    conf_dir(app).join(format!("{}-server.conf", app.name()))
+}
+
+/// Where lies what server blocks include.
+fn includes(app: &App) -> PathBuf {
+    conf_dir(app).join(format!("{}.d", app.name()))
+}
+
 /// Renders all files. Fails when the app's place cannot be written in nginx's language.
-pub fn files(app: &App, build: Build) -> Result<Files> {
-    let includes = conf_dir(app).join(format!("{}.d", app.name()));
-    let values = Values::of(app, &includes, build)?;
+///
+/// `others` are the ports of other apps: nothing of this app's leads there. `push_upstream` is what webhooks are passed to.
+pub fn files(app: &App, build: Build, others: &BTreeSet<u16>, push_upstream: &str) -> Result<Files> {
+    let includes = includes(app);
+    let values = Values::of(app, &includes, build, others, push_upstream)?;
     let push = match app.config.webhook() {
         Some(_) => include_str!("../../nginx/push.conf"),
         None => NO_PUSH,
     };
-    // In an order in which nginx could be started at any moment between two of them: what is included, and the zone that
-    // push.conf counts in, come first.
+    let upstreams = (upstreams_file(app), values.fill(include_str!("../../nginx/upstreams.conf")));
+    let push = (includes.join("push.conf"), values.fill(push));
+    // In an order in which nginx could be started at any moment between two of them: what is included comes first, and the
+    // zone that push.conf counts in is there before push.conf counts, and goes after it has ceased to.
+    let [one, other] = if counts_pushes(app, build) { [upstreams, push] } else { [push, upstreams] };
     let mut ours = vec![
         (includes.join("choice.conf"), values.fill(include_str!("../../nginx/choice.conf"))),
-        (conf_dir(app).join(format!("{}.conf", app.name())), values.fill(include_str!("../../nginx/upstreams.conf"))),
-        (includes.join("push.conf"), values.fill(push)),
-        (includes.join("instance.conf"), values.fill(include_str!("../../nginx/instance.conf"))),
+        one,
+        other,
+        (instance_file(app), values.fill(include_str!("../../nginx/instance.conf"))),
         (includes.join("proxy.conf"), values.fill(include_str!("../../nginx/proxy.conf"))),
     ];
     if app.config.nginx.own {
         ours.push((app.own_nginx().join("nginx.conf"), values.fill(include_str!("../../nginx/nginx.conf"))));
     }
-    let server = (!app.config.nginx.listen.is_empty()).then(|| {
-        let path = conf_dir(app).join(format!("{}-server.conf", app.name()));
-        (path, sealed(&values.fill(include_str!("../../nginx/server.conf"))))
-    });
+    let server = (!app.config.nginx.listen.is_empty())
+        .then(|| (server_file(app), sealed(&values.fill(include_str!("../../nginx/server.conf")))));
     let mut hash = Sha256::new();
     ours.iter().chain(&server).for_each(|(_, text)| hash.update(text));
-    let digest = hex(&hash.finalize())[..16].to_owned();
+    let digest: String = hex(&hash.finalize()).chars().take(16).collect();
     for (_, text) in &mut ours {
         *text = text.replace("{{digest}}", &digest);
     }
     Ok(Files { ours, server, digest })
 }
 
+/// Whether nginx counts this app's webhooks, and refuses too many.
+fn counts_pushes(app: &App, build: Build) -> bool {
+    app.config.webhook().is_some() && build.limits
+}
+
 /// What the templates' `{{names}}` stand for.
 struct Values(Vec<(&'static str, String)>);
 
 impl Values {
-    fn of(app: &App, includes: &Path, build: Build) -> Result<Values> {
+    fn of(app: &App, includes: &Path, build: Build, others: &BTreeSet<u16>, push_upstream: &str) -> Result<Values> {
         let nginx = &app.config.nginx;
-        let push = app.config.webhook();
-        let known = marks::known(app);
+        let known = marks::known(app, others);
         let [first, second] = &app.config.instances;
         let listen: Vec<String> = nginx.listen.iter().map(|listen| format!("    listen {listen};")).collect();
         let min_timeout = if build.version >= MIN_TIMEOUT_SINCE { "keepalive_min_timeout 5s;" } else { "" };
         // Workers of a root-started nginx would be `nobody`; where root owns the home, they may only look as root.
         let user = if app.owner.uid.is_root() { "user root;" } else { "" };
         Ok(Values(vec![
-            ("push_port", push.map_or_else(String::new, |push| push.port.to_string())),
+            ("push_zone", if counts_pushes(app, build) { PUSH_ZONE.to_owned() } else { String::new() }),
+            ("push_limit", if counts_pushes(app, build) { PUSH_LIMIT.to_owned() } else { String::new() }),
+            ("push_upstream", push_upstream.to_owned()),
             ("app", app.name().to_owned()),
-            ("variable", app.name().replace('-', "_")),
+            ("variable", variable(app)),
+            ("mark_path", mark_path(app)),
             ("first", first.name().to_owned()),
             ("second", second.name().to_owned()),
-            ("upstreams", upstreams(app, &known)),
+            ("upstreams", upstreams(app, &known, build)),
             ("groups", groups(app, &known)?),
             ("marks", known.iter().map(Mark::to_string).collect::<Vec<String>>().join(" ")),
             ("status_port", nginx.status_port.to_string()),
@@ -131,13 +197,20 @@ impl Values {
     }
 }
 
+/// What the names of the app's variables begin with. nginx has variables of its own that begin with `http_`, `arg_`, `cookie_`
+/// and the like, and so might an app's name.
+fn variable(app: &App) -> String {
+    format!("cutover_{}", app.name().replace('-', "_"))
+}
+
 /// What follows an instance's name in its upstream's.
 fn suffix(mark: Option<Mark>) -> String {
     mark.map_or_else(String::new, |mark| format!(".{mark}"))
 }
 
 /// An upstream for each mark of each instance, and one for no mark.
-fn upstreams(app: &App, known: &BTreeSet<Mark>) -> String {
+fn upstreams(app: &App, known: &BTreeSet<Mark>, build: Build) -> String {
+    let keepalive = if build.keeps { KEEPALIVE } else { "" };
     let server = |instance: &Instance, slot: usize, more: &str| {
         // There are no processes for which there are no ports.
         instance.port_of(slot).map(|port| format!("    server 127.0.0.1:{port} max_fails=0{more};\n"))
@@ -160,7 +233,7 @@ fn upstreams(app: &App, known: &BTreeSet<Mark>) -> String {
                 if app.config.nginx.failover { backups } else { "    # No fallback: failover = false.\n".to_owned() };
             let suffix = suffix(mark);
             text += &format!("upstream {}_{instance}{suffix} {{\n{servers}{replaced}{backups}", app.name());
-            text += "    keepalive 32;\n    keepalive_timeout 3s;\n}\n\n";
+            text += &format!("{keepalive}}}\n\n");
         }
     }
     text.trim_end().to_owned()
@@ -168,7 +241,7 @@ fn upstreams(app: &App, known: &BTreeSet<Mark>) -> String {
 
 /// What chooses the upstream: the last one whose mark there is.
 fn groups(app: &App, known: &BTreeSet<Mark>) -> Result<String> {
-    let (state, variable) = (quotable(&app.state())?, app.name().replace('-', "_"));
+    let (state, variable) = (quotable(&app.state())?, variable(app));
     let mut text = String::new();
     for mark in known {
         let suffix = suffix(Some(*mark));
@@ -195,10 +268,10 @@ const SEAL: &str = "# as laid: ";
 
 /// A text with a last line that tells whether it was edited since.
 fn sealed(text: &str) -> String {
-    format!("{text}{SEAL}{}\n", &hex(&Sha256::digest(text))[..16])
+    format!("{text}{SEAL}{:.16}\n", hex(&Sha256::digest(text)))
 }
 
 /// Whether a file is still as it was laid.
 pub fn is_as_laid(text: &str) -> bool {
-    text.rfind(SEAL).is_some_and(|at| sealed(&text[..at]) == text)
+    text.rsplit_once(SEAL).is_some_and(|(before, _)| sealed(before) == text)
 }

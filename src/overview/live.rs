@@ -31,7 +31,8 @@ pub fn watch(app: &App) -> Result<()> {
     let (mut news, bell) = io::pipe().context("cannot make a pipe")?;
     let (sender, samples) = mpsc::channel();
     let looked_at = app.clone();
-    thread::spawn(move || look(&looked_at, &sender, bell));
+    let looks = thread::Builder::new().spawn(move || look(&looked_at, &sender, bell));
+    looks.context("cannot begin to look")?;
     let mut course = Course::new(app.name(), !app.config.nginx.own);
     loop {
         screen.draw(&draw::lines(&course, screen.size(), glyphs))?;

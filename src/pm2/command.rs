@@ -1,12 +1,12 @@
 //! The shell command that runs an app as pm2 runs its script.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use regex::Regex;
 
 use super::entry::{Entry, PORT_ARGUMENT};
+use crate::bounded::{self, Links};
 use crate::output::shell_word;
 
 /// Which program pm2 runs a script with (its lib/API/interpreter.json), by its name's ending.
@@ -67,7 +67,7 @@ fn interpreter(entry: &Entry, script: &str, directory: &Path) -> Option<String> 
 /// Whether this is a file that is there and no program of the machine's.
 fn is_text(path: &Path) -> bool {
     let mut beginning = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(LOOKED_AT).read_to_end(&mut beginning));
+    let read = bounded::open(path, Links::Followed).and_then(|file| file.take(LOOKED_AT).read_to_end(&mut beginning));
     read.is_ok() && !beginning.contains(&0)
 }
 

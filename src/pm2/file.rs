@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use super::entry::Entry;
 use crate::account::Account;
 use crate::app::environment;
+use crate::bounded::{self, Links};
 use crate::command::{self, Run};
 use crate::deadline::Deadline;
 use crate::outcome::{Exit, exit_of, usage};
@@ -71,7 +72,7 @@ fn find(file: &Path) -> Result<PathBuf, String> {
     // Node would tell it less plainly, and read from a pipe for ever.
     match fs::metadata(&path).map(|meta| meta.is_file()) {
         Ok(false) => Err("it is no file".to_owned()),
-        looked => looked.and_then(|_| fs::File::open(&path)).map(|_| path).map_err(|error| error.to_string()),
+        _ => bounded::open(&path, Links::Followed).map(|_| path).map_err(|error| error.to_string()),
     }
 }
 

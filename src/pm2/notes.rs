@@ -1,5 +1,7 @@
 //! What is told about an ecosystem file, a line each. What is the same of several apps is told once.
 
+use crate::harmless::harmless_line;
+
 /// How many apps a line names.
 const NAMED: usize = 3;
 
@@ -43,16 +45,13 @@ impl Notes {
             Note::Key { key, apps, becomes } => format!("pm2's {key} of {} {becomes}", listed(apps)),
             Note::Sentence(sentence) => sentence.clone(),
         };
-        let visible = |line: String| -> String {
-            line.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
-        };
-        self.0.iter().map(|note| visible(line(note))).collect()
+        self.0.iter().map(|note| harmless_line(&line(note))).collect()
     }
 }
 
 /// `a`, `a, b`, `a, b, c and 13 others`
 fn listed(names: &[String]) -> String {
-    let named = names[..names.len().min(NAMED)].join(", ");
+    let named = names.get(..NAMED).unwrap_or(names).join(", ");
     match names.len().saturating_sub(NAMED) {
         0 => named,
         1 => format!("{named} and 1 other"),

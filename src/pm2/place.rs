@@ -9,9 +9,11 @@ use serde_json::Value;
 use super::entry::Entry;
 use crate::account::Account;
 use crate::app::environment;
+use crate::bounded::{self, Links};
 use crate::command::{self, Run};
 use crate::deadline::Deadline;
 use crate::output::shell_word;
+use crate::source::address::Address;
 
 /// How long git may take to look at a clone.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -131,7 +133,7 @@ impl Place {
 
 impl Origin {
     fn of(url: &str, clone: &Path) -> Origin {
-        let shortened = without_credentials(url);
+        let shortened = Some(Address::of(url).to_string()).filter(|plain| plain != url);
         let is_path = !url.contains(':') && !url.starts_with('/');
         let url = match &shortened {
             Some(shortened) => shortened.clone(),
@@ -150,17 +152,10 @@ fn ask_git(directory: &Path, words: &[&str], owner: &Account) -> Option<String> 
     Some(said.trim_end_matches('\n').to_owned()).filter(|said| !said.is_empty())
 }
 
-/// A URL that http serves, without its user and password; None: it has none.
-fn without_credentials(url: &str) -> Option<String> {
-    let (scheme, rest) = url.split_once("://").filter(|(scheme, _)| scheme.starts_with("http"))?;
-    let (authority, path) = rest.split_once('/')?;
-    let (_, host) = authority.rsplit_once('@')?;
-    Some(format!("{scheme}://{host}/{path}"))
-}
-
 fn has_build_script(project: &Path) -> bool {
-    let said = fs::read(project.join("package.json")).unwrap_or_default();
-    serde_json::from_slice::<Value>(&said).is_ok_and(|package| package["scripts"]["build"].is_string())
+    let said = bounded::read(&project.join("package.json"), Links::Followed, bounded::LARGE).unwrap_or_default();
+    serde_json::from_slice::<Value>(&said)
+        .is_ok_and(|package| package.pointer("/scripts/build").is_some_and(Value::is_string))
 }
 
 /// The path that a path with `.` and `..` means, where there are no links.

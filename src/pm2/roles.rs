@@ -59,7 +59,8 @@ fn kept_running(entries: Vec<Entry>, notes: &mut Notes) -> Vec<Entry> {
 
 /// Whether these are several apps that run the same script: a crowd of workers, none of which is the web app.
 fn are_alike(entries: &[Entry]) -> bool {
-    entries.len() > 1 && entries.iter().all(|entry| entry.script() == entries[0].script())
+    let [first, others @ ..] = entries else { return false };
+    !others.is_empty() && others.iter().all(|entry| entry.script() == first.script())
 }
 
 /// Tells when the web app, or that there is none, is only guessed.
@@ -83,7 +84,7 @@ fn named(name: &str, otherwise: &str, taken: &[(String, Entry)], notes: &mut Not
     let is_free = |name: &String| taken.iter().all(|(other, _)| other != name);
     let numbered = (2..).map(|number| {
         let number = format!("-{number}");
-        format!("{}{number}", &plain[..plain.len().min(LONGEST_NAME - number.len())])
+        format!("{}{number}", plain.get(..LONGEST_NAME.saturating_sub(number.len())).unwrap_or(&plain))
     });
     let free = std::iter::once(plain.clone()).chain(numbered).find(is_free).unwrap_or(plain);
     if free != name {
@@ -101,7 +102,7 @@ pub fn plain_name(name: &str, otherwise: &str) -> String {
         plain if plain.is_empty() => otherwise.to_owned(),
         plain => format!("{otherwise}-{plain}"),
     };
-    plain[..plain.len().min(LONGEST_NAME)].trim_end_matches('-').to_owned()
+    plain.get(..LONGEST_NAME).unwrap_or(&plain).trim_end_matches('-').to_owned()
 }
 
 #[cfg(test)]

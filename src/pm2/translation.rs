@@ -178,7 +178,7 @@ fn milliseconds(entry: &Entry, key: &str) -> Option<Duration> {
 fn size(given: &str) -> Option<String> {
     let given = given.trim().to_ascii_uppercase();
     let digits = given.trim_end_matches(['K', 'M', 'G']);
-    let factor = match &given[digits.len()..] {
+    let factor = match given.get(digits.len()..)? {
         "" => 1,
         "K" => 1 << 10,
         "M" => 1 << 20,
@@ -186,8 +186,10 @@ fn size(given: &str) -> Option<String> {
         _ => return None,
     };
     let bytes = digits.parse::<u64>().ok()?.checked_mul(factor).filter(|bytes| *bytes >= LEAST_MEMORY)?;
-    let whole = [("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)].into_iter().find(|(_, unit)| bytes % unit == 0);
-    Some(whole.map_or_else(|| bytes.to_string(), |(name, unit)| format!("{}{name}", bytes / unit)))
+    let in_units =
+        |(name, unit)| (bytes.checked_rem(unit)? == 0).then_some(format!("{}{name}", bytes.checked_div(unit)?));
+    let whole = [("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)].into_iter().find_map(in_units);
+    Some(whole.unwrap_or_else(|| bytes.to_string()))
 }
 
 #[cfg(test)]

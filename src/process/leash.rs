@@ -54,7 +54,7 @@ pub fn put(parent: Pid, until: Until) -> io::Result<()> {
 
 /// Ends a program with all that it started, by its leash; a leash that does not do so is killed.
 pub fn end_leashed(leash: &mut Child) {
-    let _ = Process::with_pid(Pid::of(leash)).map(|process| process.signal(END_ALL));
+    let _ = Process::with_pid(Pid::of(leash)).map(|process| process.ask_to_end(END_ALL));
     let began = Instant::now();
     while matches!(leash.try_wait(), Ok(None)) {
         if began.elapsed() > 2 * PATIENCE {

@@ -5,7 +5,7 @@
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::SigSet;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{getegid, geteuid, setresgid, setresuid, setsid};
@@ -16,6 +16,13 @@ use super::leash::{self, Until};
 
 /// How many descriptors a process usually may have.
 const SEALED_ONE_BY_ONE: i32 = 1024;
+
+/// ioprio_set(2): for one process.
+const IOPRIO_WHO_PROCESS: i32 = 1;
+
+/// The oom_score_adj of programs that may be killed for the app: a build of a few megabytes goes before an app that holds
+/// most of the memory.
+const EXPENDABLE: &str = "800";
 
 /// What becomes of a child when its parent dies, however that died.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,7 +54,8 @@ pub fn isolate(command: &mut Command, bond: Bond) {
                 setsid()?;
             }
             umask(Mode::from_bits_truncate(0o022));
-            reset_memory_badness();
+            // GitHub's runner, for one, has its jobs' processes killed first, with 500.
+            set_memory_badness("0");
             reset_signals()?;
             seal_descriptors();
             Ok(())
@@ -82,6 +90,70 @@ pub fn limit(command: &mut Command, limits: Limits) {
     }
 }
 
+/// What a program gets that nobody limits: how many files may be open, and how large a stack may grow, in bytes.
+const OPEN_FILES: u64 = 524_288;
+const STACK: u64 = 8 << 20;
+
+/// Makes `command` start with the priorities, the processors and the limits that a program has by itself, whatever those of the
+/// caller are: a job that runs with lower ones would pass them on to the app, for as long as that runs. What only root may take
+/// back stays, where the caller is not.
+pub fn unlimit(command: &mut Command) {
+    let most_open = std::fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|most| most.trim().parse().ok());
+    let most_open: u64 = most_open.unwrap_or(OPEN_FILES);
+    // SAFETY: what runs between fork and exec makes system calls only.
+    unsafe {
+        command.pre_exec(move || {
+            let normal = libc::sched_param { sched_priority: 0 };
+            let every = [u8::MAX; 128];
+            // Each may be refused, and then stays as it is.
+            libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const normal);
+            libc::setpriority(libc::PRIO_PROCESS, 0, 0);
+            libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, 0);
+            libc::syscall(libc::SYS_sched_setaffinity, 0, every.len(), every.as_ptr());
+            let grant = |resource, soft: u64, hard: u64| {
+                let (_, most) = getrlimit(resource).unwrap_or((soft, hard));
+                let raised = setrlimit(resource, soft, most.max(hard));
+                let _ = raised.or_else(|_| setrlimit(resource, soft.min(most), most));
+            };
+            let any = nix::sys::resource::RLIM_INFINITY;
+            for resource in [
+                Resource::RLIMIT_AS,
+                Resource::RLIMIT_CPU,
+                Resource::RLIMIT_DATA,
+                Resource::RLIMIT_FSIZE,
+                Resource::RLIMIT_NPROC,
+                Resource::RLIMIT_RSS,
+            ] {
+                grant(resource, any, any);
+            }
+            grant(Resource::RLIMIT_CORE, 0, any);
+            grant(Resource::RLIMIT_STACK, STACK, any);
+            grant(Resource::RLIMIT_NOFILE, OPEN_FILES, most_open);
+            Ok(())
+        });
+    }
+}
+
+/// Makes `command` start with so many bytes of memory of its own at the most, and so each program that it starts.
+pub fn bound_memory(command: &mut Command, bytes: u64) {
+    // SAFETY: what runs between fork and exec makes a system call.
+    unsafe {
+        command.pre_exec(move || Ok(setrlimit(Resource::RLIMIT_DATA, bytes, bytes)?));
+    }
+}
+
+/// Makes `command`, with all that it starts, what the kernel kills first when memory runs out. To be called after
+/// [`isolate`].
+pub fn expendable(command: &mut Command) {
+    // SAFETY: what runs between fork and exec opens, writes and closes a file.
+    unsafe {
+        command.pre_exec(|| {
+            set_memory_badness(EXPENDABLE);
+            Ok(())
+        });
+    }
+}
+
 /// Lets every signal do what it does by default, and blocks none.
 fn reset_signals() -> std::io::Result<()> {
     // All 64 of Linux, the real-time ones included.
@@ -89,10 +161,10 @@ fn reset_signals() -> std::io::Result<()> {
     Ok(SigSet::empty().thread_set_mask()?)
 }
 
-/// Takes back what a caller wished for when memory runs out: GitHub's runner has its jobs' processes killed first, with
-/// 500. Where that is not allowed, it stays.
-fn reset_memory_badness() {
-    let _ = std::fs::write("/proc/self/oom_score_adj", "0");
+/// Says how readily the kernel should kill this process when memory runs out (proc(5), oom_score_adj). Where that is not
+/// allowed, it stays as it is.
+fn set_memory_badness(adjustment: &str) {
+    let _ = std::fs::write("/proc/self/oom_score_adj", adjustment);
 }
 
 /// Gives a signal its default action.
@@ -129,9 +201,15 @@ fn seal_descriptors() {
     }
 }
 
-/// Gives back the pages of this program's code and constants that were needed to get started; those still needed come back
+/// Gives back the pages of this program's code, constants and heap that were needed to get started; those still needed come back
 /// from the page cache. For a program that stays: most of what it is made of reads arguments and configuration.
 pub fn release_startup_code() {
+    // What reading the configuration took on the heap as well.
+    #[cfg(target_env = "gnu")]
+    // SAFETY: gives free pages of the heap back, and moves nothing.
+    unsafe {
+        libc::malloc_trim(0);
+    }
     let Ok(maps) = procfs::process::Process::myself().and_then(|own| own.maps()) else { return };
     let program = std::env::current_exe().unwrap_or_default();
     let constant = MMPermissions::READ | MMPermissions::PRIVATE;

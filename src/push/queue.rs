@@ -1,6 +1,7 @@
 //! The queue: one file, which is there for as long as something that was pushed waits for its deploy. A deploy takes the
 //! branch as it is when it begins, so all pushes that come before that need only one; those that come later leave another
 //! word in the file, and need one more. The file goes when its deploy has ended: killed at any point, it is still there.
+#![deny(clippy::arithmetic_side_effects)]
 
 use std::fs;
 use std::io;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Push;
 use crate::app::App;
+use crate::bounded::{self, Links};
 use crate::deadline::Deadline;
 use crate::durable;
 use crate::lock::Lock;
@@ -78,7 +80,7 @@ pub fn add(app: &App, push: &Push) -> Result<Added> {
     durable::write(&app.queued(), queued.as_bytes(), 0o640)?;
     // Afterwards: one that is queued and not remembered could be queued twice, which does no harm.
     if let Some(delivery) = &push.delivery {
-        let forgotten = (deliveries.len() + 1).saturating_sub(REMEMBERED);
+        let forgotten = deliveries.len().saturating_add(1).saturating_sub(REMEMBERED);
         let kept = deliveries.iter().skip(forgotten).chain(std::iter::once(delivery));
         let text: String = kept.map(|delivery| format!("{delivery}\n")).collect();
         durable::write(&app.deliveries(), text.as_bytes(), 0o640)?;
@@ -88,7 +90,7 @@ pub fn add(app: &App, push: &Push) -> Result<Added> {
 
 fn deliveries(app: &App) -> Result<Vec<String>> {
     let path = app.deliveries();
-    match fs::read_to_string(&path) {
+    match bounded::read_text(&path, Links::Refused, bounded::LARGE) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         read => {
             let text = read.with_context(|| format!("cannot read {}", path.display()))?;
@@ -100,7 +102,7 @@ fn deliveries(app: &App) -> Result<Vec<String>> {
 /// The last push that waits for its deploy; None: none does.
 pub fn queued(app: &App) -> Result<Option<Queued>> {
     let path = app.queued();
-    let text = match fs::read_to_string(&path) {
+    let text = match bounded::read(&path, Links::Refused, bounded::SMALL) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         read => read.with_context(|| format!("cannot read {}", path.display()))?,
     };
@@ -109,7 +111,7 @@ pub fn queued(app: &App) -> Result<Option<Queued>> {
         let written = fs::metadata(&path).and_then(|meta| meta.modified()).unwrap_or(UNIX_EPOCH);
         Queued { at: nanoseconds(written), by: 0, what: "push".to_owned() }
     };
-    Ok(Some(serde_json::from_str(&text).unwrap_or_else(|_| by_hand())))
+    Ok(Some(serde_json::from_slice(&text).unwrap_or_else(|_| by_hand())))
 }
 
 /// Since 1970.
@@ -139,7 +141,7 @@ pub fn work_off(app: &App, mut deploy: impl FnMut(&Queued) -> Option<Exit>) -> R
                 let patience = Deadline::after(pause);
                 // For another push it may be different.
                 while queued(app)?.as_ref() == Some(&next) && patience.sleep(LOOK) {}
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
                 continue;
             };
             (last, pause) = (exit, SHORTEST_PAUSE);

@@ -18,7 +18,7 @@ use crate::hooks::About;
 use crate::logfile::{Choice, Line};
 use crate::outcome::{exit_of, failure, usage};
 use crate::process::{Pid, Process};
-use crate::source::image::{self, Image};
+use crate::source::image::{self, Image, Present};
 use crate::source::{self, Origin};
 
 /// How many lines are kept of what a container printed that failed to start.
@@ -40,6 +40,7 @@ pub fn life(app: &App, instance: &Instance) -> Result<Option<Life>> {
         restarts: container.restart_count,
         last_exit,
         last_exit_at: None,
+        last_words: None,
         is_ending: false,
     };
     Ok(Some(Life { by: RunBy::Docker(container.id), members: vec![itself] }))
@@ -82,21 +83,29 @@ pub fn memory(app: &App, instance: &Instance) -> Result<Option<u64>> {
 
 /// Whether an instance that runs has another image than its release. One without a release may run what it likes.
 pub fn runs_another_release(app: &App, instance: &Instance) -> Result<bool> {
-    let Some(image) = image::of_instance(app, instance)? else { return Ok(false) };
-    let container = Project::of(app)?.container(instance)?.filter(Container::is_kept);
-    Ok(container.is_some_and(|container| container.image != image.id))
+    let Some(release) = app.release_of(instance)? else { return Ok(false) };
+    let Some(image) = image::of_release(app, &release)? else { return Ok(false) };
+    let project = Project::of(app)?;
+    let Some(container) = project.container(instance)?.filter(Container::is_kept) else { return Ok(false) };
+    if container.image == image.id {
+        return Ok(false);
+    }
+    let present = image::present(app, &project, &release, &image)?;
+    Ok(present.is_none_or(|present| present.id != container.image))
 }
 
 /// Makes a release of what an instance runs that has none, because somebody else started it: the way back to it.
-pub fn adopt(app: &App, instance: &Instance, deadline: Deadline) -> Result<()> {
-    if source::release_of(app, instance)?.is_some() {
-        return Ok(());
+/// None: none was needed.
+pub fn adopt(app: &App, instance: &Instance, deadline: Deadline) -> Result<Option<ReleaseId>> {
+    if app.release_of(instance)?.is_some() {
+        return Ok(None);
     }
     let project = Project::of(app)?;
-    let Some(container) = project.container(instance)?.filter(Container::is_kept) else { return Ok(()) };
-    let Some(image) = Image::of_container(&project, &container)? else { return Ok(()) };
+    let Some(container) = project.container(instance)?.filter(Container::is_kept) else { return Ok(None) };
+    let Some(image) = Image::of_container(&project, &container)? else { return Ok(None) };
     let release = source::make(app, &Origin::Image(image), &mut About::default(), deadline)?;
-    source::assign(app, instance, &release)
+    source::assign(app, instance, &release)?;
+    Ok(Some(release))
 }
 
 /// Has Compose make a container for an instance, which has none that runs, and start it.
@@ -104,24 +113,30 @@ pub fn start(app: &App, instance: &Instance, release: &ReleaseId, deadline: Dead
     let project = Project::of(app)?;
     let image = image::of_release(app, release)?;
     let image = image.ok_or_else(|| anyhow!("release {release} is no image; update-instance {instance} makes one"))?;
-    let name = image::ensure(app, &project, &image, deadline)?;
+    let Present { name, id } = image::ensure(app, &project, release, &image, deadline)?;
     let present = project.containers(instance)?;
     let up = match present.as_slice() {
         // What it keeps in volumes without a name stays, as when Compose or Docker starts it.
-        [container] if container.image == image.id => project.start(instance, &name, deadline),
+        [container] if container.image == id => project.start(instance, &name, deadline),
         _ => remove(app, instance).and_then(|()| project.up(instance, &name, deadline)),
     };
     // What is wrong with what was made may be why it could not be started.
     let made = project.container(instance)?;
-    made.as_ref().map_or(Ok(()), |container| is_as_configured(container, &project, instance, &image))?;
+    made.as_ref().map_or(Ok(()), |container| is_as_configured(container, &project, instance, &image, &id))?;
     up?;
     made.map(drop).context("Compose made no container for it")
 }
 
-/// Whether a container is what the configuration says: the image, and the port.
-fn is_as_configured(container: &Container, project: &Project, instance: &Instance, image: &Image) -> Result<()> {
+/// Whether a container is what the configuration says: the image, of which the engine's id is `id`, and the port.
+fn is_as_configured(
+    container: &Container,
+    project: &Project,
+    instance: &Instance,
+    image: &Image,
+    id: &str,
+) -> Result<()> {
     let (port, here) = (instance.port(), container.name.trim_start_matches('/'));
-    if container.image != image.id {
+    if container.image != id {
         let (wanted, variable) = (&image.reference, &project.settings.image_variable);
         let remedy = format!("`image: ${{{variable}}}` should be its image in the Compose file");
         return Err(usage(format!("{here} runs another image than {wanted}: {remedy}")));
@@ -183,7 +198,7 @@ pub fn not_unhealthy(app: &App, instance: &Instance) -> Result<(), String> {
 /// An error of an instance's start that says where more of its output is: its container is gone as soon as it starts again.
 pub fn with_output_kept(app: &App, instance: &Instance, error: Error) -> Error {
     let kept = || -> Result<PathBuf> {
-        let release = source::release_of(app, instance)?.context("it has no release")?;
+        let release = app.release_of(instance)?.context("it has no release")?;
         let lines = lines(app, instance, &Choice::last(KEPT_LINES))?;
         let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
         if lines.is_empty() {
@@ -284,11 +299,12 @@ impl Follower {
         let (known, mark) = begun.unzip();
         let (app, instance) = (app.clone(), instance.clone());
         let (sender, lines) = channel();
-        thread::spawn(move || {
+        let follower = thread::Builder::new().spawn(move || {
             if let Err(error) = follow(&app, &instance, mark, &sender) {
                 let _ = sender.send(Err(error));
             }
         });
+        follower.context("cannot follow the container's log")?;
         Ok((known.unwrap_or_default(), Follower { lines }))
     }
 

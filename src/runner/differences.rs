@@ -3,19 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::fs;
 
 use anyhow::Result;
 use sha2::{Digest, Sha256};
 
 use super::supervisor;
-use crate::app::{App, Instance, Member, Runner};
+use crate::app::{App, Config, Instance, Member, Runner, SETTINGS};
 use crate::output::hex;
 use crate::process::{self, Pid};
-use crate::source;
 
-/// Sections whose keys matter to a running instance.
-const SECTIONS: [&str; 3] = ["run", "health", "worker"];
 /// What shells set on their own account.
 const OF_SHELLS: [&str; 4] = ["PWD", "OLDPWD", "SHLVL", "_"];
 /// How much of a value's hash is kept, in hexadecimal digits.
@@ -24,12 +20,11 @@ const DIGITS: usize = 12;
 /// What an instance was started with, by the keys' names: hashes of the values.
 pub type Settings = BTreeMap<String, String>;
 
-/// The settings that an instance started now would have. Empty when the configuration cannot be read.
-pub fn settings(app: &App) -> Settings {
-    let text = fs::read_to_string(app.config_file()).unwrap_or_default();
-    let table: toml::Table = text.parse().unwrap_or_default();
+/// The settings that an instance started by this configuration has.
+pub fn settings(config: &Config) -> Settings {
+    let table: toml::Table = config.text.parse().unwrap_or_default();
     let mut settings = Settings::new();
-    for section in SECTIONS {
+    for section in SETTINGS {
         match table.get(section) {
             Some(toml::Value::Table(keys)) => add(&mut settings, section, keys),
             Some(toml::Value::Array(workers)) => {
@@ -47,7 +42,7 @@ pub fn settings(app: &App) -> Settings {
 fn add(settings: &mut Settings, section: &str, keys: &toml::Table) {
     for (key, value) in keys {
         let hash = hex(&Sha256::digest(format!("{value:?}")));
-        settings.insert(format!("{section}.{key}"), hash[..DIGITS].to_owned());
+        settings.insert(format!("{section}.{key}"), hash.chars().take(DIGITS).collect());
     }
 }
 
@@ -57,7 +52,7 @@ pub fn of(app: &App, instance: &Instance) -> Result<Option<Vec<String>>> {
     if app.runner() == Runner::Compose {
         return Ok(None);
     }
-    let (Some((_, note)), Some(release)) = (supervisor(app, instance)?, source::release_of(app, instance)?) else {
+    let (Some((_, note)), Some(release)) = (supervisor(app, instance)?, app.release_of(instance)?) else {
         return Ok(None);
     };
     let leash = note.processes().find_map(|process| process.leash);
@@ -74,7 +69,8 @@ pub fn of(app: &App, instance: &Instance) -> Result<Option<Vec<String>>> {
     // In which of its ports it is may have changed since.
     wanted.remove("PORT");
     present.remove("PORT");
-    let lines = [("environment", told(&present, &wanted)), ("configuration", told(&note.settings, &settings(app)))];
+    let lines =
+        [("environment", told(&present, &wanted)), ("configuration", told(&note.settings, &settings(&app.config)))];
     Ok(Some(
         lines
             .into_iter()

@@ -7,8 +7,10 @@
 mod kept;
 mod replacement;
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -76,6 +78,10 @@ pub struct MemberNote {
     pub last_exit: Option<String>,
     /// When that was, in seconds since 1970.
     pub last_exit_at: Option<u64>,
+    /// The last lines that it had printed by then, as an error quotes them, empty when there were none; None: it has not
+    /// ended, or its supervise is of a version that did not tell.
+    #[serde(default)]
+    pub last_words: Option<String>,
     /// Whether it was asked to end for good.
     pub is_ending: bool,
 }
@@ -104,7 +110,16 @@ impl Note {
     }
 }
 
-/// Keeps an instance running until SIGTERM or SIGINT asks for its end.
+/// Whether a process with these arguments keeps this instance.
+pub fn is_of(words: &[OsString], app: &App, instance: &Instance) -> bool {
+    let [program, option, home, name] = words else { return false };
+    Path::new(program).file_name() == Some(PROGRAM.as_ref())
+        && option == "--home"
+        && home == app.home()
+        && name == instance.name()
+}
+
+/// Keeps an instance running, by the settings that belong to its release, until SIGTERM or SIGINT asks for its end.
 pub fn supervise(app: &App, instance: &Instance) -> Result<()> {
     if app.runner() == Runner::Compose {
         return Err(usage(format!("cannot supervise {instance}: Docker keeps containers running")));
@@ -117,14 +132,17 @@ pub fn supervise(app: &App, instance: &Instance) -> Result<()> {
         failure(Exit::Busy, format!("cannot supervise {instance}: it is already supervised{holder}"))
     })?;
     prctl::set_child_subreaper(true).context("cannot become the reaper of the app's processes")?;
+    let app = &app.as_run(instance)?;
     let mut keeper = Keeper::new(app, instance, lock, signals)?;
+    app.complaint.iter().for_each(|complaint| keeper.output.say(complaint));
     let ports = keeper.ports();
     let listed: Vec<String> = ports.iter().map(Port::to_string).collect();
     let on = if listed.len() > 1 { "ports" } else { "port" };
     keeper.output.say(format_args!("keeping {} {instance} on {on} {}", app.name(), listed.join(", ")));
     nginx::tell_count(app, instance, ports.len())?;
+    keeper.replacement.hold(app, instance, &keeper.members, &mut keeper.output);
     keeper.start_all()?;
-    tell_when_ready(app, ports);
+    tell_when_ready(app, ports)?;
     keeper.run()
 }
 
@@ -137,13 +155,13 @@ fn receive_signals() -> Result<SignalFd> {
 }
 
 /// Tells systemd, if it was systemd that started us, as soon as the app is healthy: until then its start takes.
-fn tell_when_ready(app: &App, ports: Vec<Port>) {
+fn tell_when_ready(app: &App, ports: Vec<Port>) -> Result<()> {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
-        return;
+        return Ok(());
     }
     extend_timeout(app.config.health.timeout);
     let (app, began) = (app.clone(), Instant::now());
-    thread::spawn(move || {
+    let teller = thread::Builder::new().spawn(move || {
         let is_ready =
             |port: &Port| answers_at(&app, *port, CHECK).is_ok() && is_listener_within(&app, *port, Pid::own()).is_ok();
         while !ports.iter().all(is_ready) {
@@ -152,6 +170,7 @@ fn tell_when_ready(app: &App, ports: Vec<Port>) {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         process::release_startup_code();
     });
+    teller.map(drop).context("cannot wait until the app is healthy")
 }
 
 /// Asks systemd, if it was systemd that started us, for this much time from now on and a little more: the unit may have been
@@ -191,7 +210,7 @@ impl<'a> Keeper<'a> {
         let output = Output::of(app, instance, count > 1 || !app.config.workers.is_empty())?;
         let members = (0..count).map(|index| Kept::new(Member::Process { index, slot: index })).collect();
         let replacement = Replacement::new(app);
-        let (place, settings) = (Place::default(), differences::settings(app));
+        let (place, settings) = (Place::default(), differences::settings(&app.config));
         let (told, ends, orphans) = (Note::default(), false, 0);
         let keeper =
             Keeper { app, instance, lock, output, signals, members, replacement, place, settings, told, ends, orphans };
@@ -216,9 +235,12 @@ impl<'a> Keeper<'a> {
     /// Starts all processes, and the workers if they are to be beside this instance. That the first cannot be started at
     /// all is told at once.
     fn start_all(&mut self) -> Result<()> {
-        for member in &mut self.members {
-            member.start(self.app, self.instance, &mut self.output)?;
-        }
+        let start = |member: &mut Kept| {
+            let started = member.start(self.app, self.instance, &mut self.output);
+            // For those who wait for it, and find nobody.
+            started.inspect_err(|failure| member.remember(format!("{failure:#}"), String::new()))
+        };
+        self.members.iter_mut().try_for_each(start).inspect_err(|_| self.tell())?;
         self.move_workers()?;
         self.tell();
         Ok(())
@@ -252,6 +274,7 @@ impl<'a> Keeper<'a> {
             if self.members.is_empty() && self.orphans == 0 {
                 self.output.copy();
                 self.output.say("stopped");
+                self.output.finish();
                 return Ok(());
             }
         }
@@ -264,7 +287,7 @@ impl<'a> Keeper<'a> {
         let orphans = (self.orphans > 0).then_some(KILL_ROUND);
         let pause = pauses.chain(orphans).min();
         let mut watched = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-        watched.extend(self.output.pending().map(|written| PollFd::new(written, PollFlags::POLLIN)));
+        watched.extend(self.output.pending().map(|(end, what)| PollFd::new(end, what)));
         match poll(&mut watched, poll_timeout(pause)) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(error) => Err(error).context("cannot wait for the app"),
@@ -365,6 +388,6 @@ fn holds_too_much(held: u64, limit: u64) -> String {
 /// A pipe on which a thread says whether something went well.
 fn answer_of(work: impl FnOnce() -> bool + Send + 'static) -> io::Result<io::PipeReader> {
     let (answer, mut end) = io::pipe()?;
-    thread::spawn(move || io::Write::write_all(&mut end, &[u8::from(work())]));
+    thread::Builder::new().spawn(move || io::Write::write_all(&mut end, &[u8::from(work())]))?;
     Ok(answer)
 }

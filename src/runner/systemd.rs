@@ -2,20 +2,26 @@
 //!
 //! systemd takes orders from root only. `install` grants the app's user these few through sudo, argument by argument.
 
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::unistd::Uid;
 
 use super::SUPERVISE_SLACK;
 use crate::app::{App, Instance};
 use crate::command::{self, Run};
 use crate::deadline::Deadline;
+use crate::outcome::quote;
 use crate::process::{self, Bond};
 
 /// What systemd, and sudo before it, may take beyond the time that a unit has.
 const SYSTEMD_SLACK: Duration = Duration::from_secs(30);
+/// How many lines of what sudo says an error quotes.
+const QUOTED_LINES: usize = 2;
+/// How long sudo may take to tell whether it lets the user give an order.
+const TRIAL: Duration = Duration::from_secs(30);
 
 /// What root does for the app's user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,34 +54,76 @@ impl Order {
     pub fn arguments(self, app: &App, instance: &Instance) -> Vec<String> {
         let unit = app.instance_unit(instance);
         let written = format!("_SYSTEMD_UNIT={unit}");
-        let journal = ["--all", "--output=json", "--output-fields=MESSAGE,SYSLOG_IDENTIFIER", "--no-pager", "--quiet"];
+        // An app of this name may have been another user's before.
+        let by_owner = format!("_UID={}", app.owner.uid);
+        let journal = ["--output=export", "--output-fields=MESSAGE,SYSLOG_IDENTIFIER", "--no-pager", "--quiet"];
         let words = match self {
             Order::Start => vec!["start", &unit],
             Order::Stop => vec!["stop", &unit],
             Order::ResetFailed => vec!["reset-failed", &unit],
-            Order::Read => [&[&written[..]], &journal[..], &["--reverse"]].concat(),
-            Order::Follow => [&[&written[..]], &journal[..], &["--follow", "--lines=1"]].concat(),
+            Order::Read => [&[written.as_str(), &by_owner], journal.as_slice(), &["--reverse"]].concat(),
+            Order::Follow => [&[written.as_str(), &by_owner], journal.as_slice(), &["--follow", "--lines=1"]].concat(),
         };
         words.into_iter().map(str::to_owned).collect()
     }
 
     /// A program and its arguments by which the caller may give it.
-    fn words(self, app: &App, instance: &Instance) -> Result<(std::path::PathBuf, Vec<String>)> {
-        let program = command::find(self.program())?;
-        let arguments = self.arguments(app, instance);
-        if Uid::effective().is_root() {
-            return Ok((program, arguments));
+    fn words(self, app: &App, instance: &Instance) -> Result<(PathBuf, Vec<String>)> {
+        match Uid::effective().is_root() {
+            true => Ok((command::find(self.program())?, self.arguments(app, instance))),
+            false => self.by_sudo(app, instance, &["--non-interactive"]),
         }
-        let asked = ["--non-interactive".to_owned(), "--".to_owned(), program.display().to_string()];
-        Ok((command::find("sudo")?, asked.into_iter().chain(arguments).collect()))
+    }
+
+    /// sudo with these options, and the program that it is to run with its arguments.
+    fn by_sudo(self, app: &App, instance: &Instance, options: &[&str]) -> Result<(PathBuf, Vec<String>)> {
+        let program = command::find(self.program())?.display().to_string();
+        let words = options.iter().map(|option| (*option).to_owned()).chain(["--".to_owned(), program]);
+        Ok((command::find("sudo")?, words.chain(self.arguments(app, instance)).collect()))
+    }
+
+    /// Checks whether sudo lets the caller, who is not root, give it: asks sudo, and gives it where that does no harm.
+    fn try_out(self, app: &App, instance: &Instance) -> Result<()> {
+        let granted = self.is_listed(app, instance).and_then(|()| match self {
+            // What takes a password is listed as well, and this one can be given at any time.
+            Order::ResetFailed => self.is_obeyed(app, instance),
+            _ => Ok(()),
+        });
+        let words = self.arguments(app, instance).join(" ");
+        granted.with_context(|| format!("sudo does not run {} {words} without a password", self.program()))
+    }
+
+    fn is_listed(self, app: &App, instance: &Instance) -> Result<()> {
+        let (sudo, words) = self.by_sudo(app, instance, &["--non-interactive", "--list"])?;
+        let ended = Run::new(&sudo, words).finish(Deadline::after(TRIAL))?;
+        let said = quote(ended.stderr.lines(), QUOTED_LINES);
+        match ended.status.code() {
+            Some(0) => Ok(()),
+            // It has no --list, like the first versions of sudo-rs.
+            Some(_) if ended.stderr.to_lowercase().contains("usage") => Ok(()),
+            Some(_) if said.is_empty() => bail!("a rule that it reads later takes back what the app's grants"),
+            Some(_) => bail!(said),
+            None => bail!("it was {}", command::describe(ended.status)),
+        }
+    }
+
+    fn is_obeyed(self, app: &App, instance: &Instance) -> Result<()> {
+        let (sudo, words) = self.by_sudo(app, instance, &["--non-interactive"])?;
+        let ended = Run::new(&sudo, words).finish(Deadline::after(TRIAL))?;
+        let said = quote(ended.stderr.lines(), QUOTED_LINES);
+        match ended.status.code() {
+            // Then it was systemctl that failed: systemd has not met the unit yet.
+            Some(code) if code == 0 || ended.stderr.lines().any(|line| line.starts_with("Failed to ")) => Ok(()),
+            Some(_) if !said.is_empty() => bail!(said),
+            _ => bail!("it was {}", command::describe(ended.status)),
+        }
     }
 
     /// The command that gives it, not started yet; its stdout and stderr are piped.
     pub fn command(self, app: &App, instance: &Instance) -> Result<Command> {
         let (program, arguments) = self.words(app, instance)?;
-        let mut command = Command::new(program);
-        command.args(arguments).env_clear().current_dir("/");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut command = command::prepare(&program, arguments);
+        command.current_dir("/").stdout(Stdio::piped()).stderr(Stdio::piped());
         process::isolate(&mut command, Bond::Free);
         Ok(command)
     }
@@ -85,6 +133,17 @@ impl Order {
         let patience = app.config.run.stop_timeout + 2 * SUPERVISE_SLACK + SYSTEMD_SLACK;
         Run::new(&program, arguments).output(Deadline::after(patience)).map(drop)
     }
+}
+
+/// Checks whether sudo lets the caller give every order about every instance; an error names the first that it does not.
+/// Root needs no leave.
+pub fn try_orders(app: &App) -> Result<()> {
+    if Uid::effective().is_root() {
+        return Ok(());
+    }
+    let instances = app.config.instances.iter();
+    let mut orders = instances.flat_map(|instance| Order::ALL.map(|order| (order, instance)));
+    orders.try_for_each(|(order, instance)| order.try_out(app, instance))
 }
 
 /// Starts an instance's unit. The child is systemctl: it ends well when the instance is ready, and tells on stderr why not

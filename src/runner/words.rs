@@ -1,45 +1,45 @@
 //! How an instance ended, in words, and what it had printed before that.
 
-use std::time::Duration;
-
 use crate::app::{App, Instance, Runner};
-use crate::deadline::Deadline;
+use crate::lock;
 use crate::logfile::{self, Line};
 use crate::outcome::quote;
 
 use super::log::Tail;
-use super::{Life, POLL, compose, supervise};
+use super::supervise::{MemberNote, Note};
+use super::{Life, compose, supervise};
 
 /// How many of the last lines of an instance's output an error quotes.
 const QUOTED_LINES: usize = 5;
 /// How far back in an instance's log the beginning of its present life is looked for.
 const SEARCHED_LINES: usize = 200;
-/// How long the journal may take to have what was written to it: at boot, when all begin at once, it is seconds behind.
-const JOURNALLED: Duration = Duration::from_secs(10);
 
-/// How an instance's app ended last, and the last lines that it had printed since it was started.
+/// How an instance's app ended last, and the last lines that it had printed since it was started: as its supervise saw it,
+/// whatever has become of the app since.
 pub fn last_words(app: &App, instance: &Instance, life: &Life) -> String {
     if app.runner() == Runner::Compose {
         let exit = compose::end_in_words(app, instance).unwrap_or_else(|_| "it was restarted".to_owned());
         return with_lines(exit, &last_lines(app, instance, None));
     }
-    let Some((who, exit)) = life.last_to_end().and_then(|member| Some((&member.name, member.last_exit.clone()?)))
-    else {
+    let Some(ended) = last_to_end(&life.members) else {
         return with_lines("it was restarted".to_owned(), &last_lines(app, instance, None));
     };
-    // The journal may have it a moment later than the note. Each look costs it more lines, of sudo's: with longer pauses.
-    let (patience, mut pause) = (Deadline::after(JOURNALLED), POLL);
-    while app.runner() == Runner::Systemd && patience.sleep(pause) {
-        pause *= 2;
-        let lines = Tail::last_lines(app, instance, SEARCHED_LINES).unwrap_or_default();
-        let is_end = |line: &Line| line.source == logfile::OWN && about(&line.text, Some(who)) == exit;
-        let started = lines.iter().rposition(|line| is_start(line, Some(who))).unwrap_or(0);
-        if lines[started..].iter().any(is_end) {
-            break;
-        }
-    }
-    let whose = if life.members.len() > 1 { format!("{who}: ") } else { String::new() };
-    format!("{whose}{}", with_lines(exit, &last_lines(app, instance, Some(who))))
+    let whose = if life.members.len() > 1 { format!("{}: ", ended.name) } else { String::new() };
+    let lines = ended.last_words.clone().unwrap_or_else(|| last_lines(app, instance, Some(&ended.name)));
+    format!("{whose}{}", with_lines(ended.last_exit.clone().unwrap_or_default(), &lines))
+}
+
+/// Why a supervise that has ended could not start a program, when that was at this moment or later, in seconds since 1970;
+/// None: it did not say so.
+pub fn failure_of_start(app: &App, instance: &Instance, since: u64) -> Option<String> {
+    let note = Note::read(&lock::last_holder(&app.instance_lock(instance)).ok()??.note)?;
+    let failed = last_to_end(&note.members).filter(|member| member.last_exit_at.is_some_and(|at| at >= since))?;
+    failed.last_exit.clone()
+}
+
+/// The program that ended last; None: none has.
+fn last_to_end(members: &[MemberNote]) -> Option<&MemberNote> {
+    members.iter().filter(|member| member.last_exit.is_some()).max_by_key(|member| member.last_exit_at)
 }
 
 fn with_lines(how: String, lines: &str) -> String {
@@ -86,7 +86,7 @@ pub fn last_lines(app: &App, instance: &Instance, who: Option<&String>) -> Strin
             let is_its = |line: &&Line| {
                 line.source != logfile::OWN && who.is_none_or(|who| line.source.is_empty() || line.source == *who)
             };
-            quote(lines[at + 1..].iter().filter(is_its).map(|line| line.text.as_str()), QUOTED_LINES)
+            quote(lines.iter().skip(at + 1).filter(is_its).map(|line| line.text.as_str()), QUOTED_LINES)
         }
         None => quote(lines.last().map(|line| line.text.as_str()), 1),
     }

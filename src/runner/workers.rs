@@ -56,12 +56,14 @@ pub fn place(app: &App) -> Result<Place> {
 /// where they overlap, after.
 pub fn follow(app: &App, deadline: Deadline) -> Result<()> {
     let present = place(app)?;
-    if app.config.workers.is_empty() && present.is_nowhere() {
+    let [first, second] = &app.config.instances;
+    // What cannot be read of the settings of one instance is no reason to leave the traffic with it.
+    let has_none = |instance| app.as_run(instance).is_ok_and(|app| app.config.workers.is_empty());
+    if present.is_nowhere() && has_none(first) && has_none(second) {
         return Ok(());
     }
     match nginx::enabled(app)? {
         Some(enabled) if present != Place::beside(enabled) => {
-            let [first, second] = &app.config.instances;
             move_to(app, &format!("{first}{MOVING}{second}"), deadline)?;
             move_to(app, enabled.name(), deadline)
         }
@@ -74,7 +76,10 @@ pub fn follow(app: &App, deadline: Deadline) -> Result<()> {
 }
 
 fn move_to(app: &App, place: &str, deadline: Deadline) -> Result<()> {
-    durable::link(&app.workers_link(), place.as_ref())?;
+    let link = app.workers_link();
+    durable::turn_link(&link, place)
+        .and_then(|()| durable::sync_directory_of(&link))
+        .with_context(|| format!("cannot link {}", link.display()))?;
     settle(app, deadline)
 }
 
@@ -82,7 +87,8 @@ fn move_to(app: &App, place: &str, deadline: Deadline) -> Result<()> {
 fn settle(app: &App, deadline: Deadline) -> Result<()> {
     let place = place(app)?;
     for instance in &app.config.instances {
-        let patience = deadline.within(app.config.run.stop_timeout + SUPERVISE_SLACK);
+        let as_run = app.as_run(instance).unwrap_or_else(|_| app.clone());
+        let patience = deadline.within(as_run.config.run.stop_timeout + SUPERVISE_SLACK);
         let mut told = None;
         // One that ends meanwhile takes its workers with it.
         while let Some((supervise, note)) = supervisor(app, instance)? {
@@ -99,7 +105,7 @@ fn settle(app: &App, deadline: Deadline) -> Result<()> {
             }
         }
         if told.is_none() {
-            end_leftovers(app, instance);
+            end_leftovers(app, instance).with_context(|| format!("cannot end the workers of {instance}"))?;
         }
     }
     Ok(())

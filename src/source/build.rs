@@ -5,7 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::{Origin, git, image, releases, snapshot, sweep};
+use super::room::{explained, with_room};
+use super::{Origin, git, image, is_made_from, releases, snapshot, sweep};
 use crate::app::{App, ReleaseId, Runner};
 use crate::command::{self, Run};
 use crate::deadline::Deadline;
@@ -13,20 +14,29 @@ use crate::durable;
 use crate::hooks::{self, About, Hook};
 use crate::outcome::quote;
 use crate::process;
+use crate::removal;
 
+/// How far a clock may be set back, in seconds, for the order of releases to stay that of their making.
+const STEP_BACK: u64 = 60 * 60;
 /// How the temporary name of a release in the making begins.
 pub const BUILDING: &str = ".building-";
 
 /// Makes a release, or finds the one already made from the same commit or content. Only to be called under the deploy lock.
-/// `about` is what the hooks are told; the release is written into it.
+/// `about` is what the hooks are told; the release is written into it. When the disk is full, old releases make room, and
+/// it is tried once more.
 pub fn make(app: &App, origin: &Origin, about: &mut About, deadline: Deadline) -> Result<ReleaseId> {
+    with_room(app, || make_once(app, origin, about, deadline))
+}
+
+fn make_once(app: &App, origin: &Origin, about: &mut About, deadline: Deadline) -> Result<ReleaseId> {
+    // What cannot be removed is no reason not to make one.
     sweep(app)?;
     let known = releases(app)?;
-    if let Some(made) = known.iter().find(|id| origin.is_of(id)) {
+    if let Some(made) = known.iter().find(|id| is_made_from(app, id, origin)) {
         about.release = Some(made.clone());
         return Ok(made.clone());
     }
-    let id = new_id(origin, &known);
+    let id = new_id(app, origin, &known);
     about.release = Some(id.clone());
     let building = app.releases().join(format!("{BUILDING}{id}"));
     fs::create_dir(&building).with_context(|| format!("cannot make {}", building.display()))?;
@@ -39,9 +49,15 @@ pub fn make(app: &App, origin: &Origin, about: &mut About, deadline: Deadline) -
         .and_then(|()| hook(Hook::BeforeBuild))
         .and_then(|()| build(app, &id, &building, deadline))
         .and_then(|()| hook(Hook::AfterBuild))
+        .and_then(|()| match origin {
+            Origin::Commit(commit) => git::keep(app, &id, commit, deadline),
+            Origin::Image(_) | Origin::Path(_) | Origin::Snapshot(_) => Ok(()),
+        })
         .and_then(|()| publish(app, &id, &building));
-    made.inspect_err(|_| {
-        let _ = fs::remove_dir_all(&building);
+    made.map_err(|error| {
+        let error = explained(app, error);
+        let _ = removal::tree(&building);
+        error
     })?;
     if matches!(origin, Origin::Commit(_)) {
         // A mirror that grows is no reason not to deploy.
@@ -52,17 +68,20 @@ pub fn make(app: &App, origin: &Origin, about: &mut About, deadline: Deadline) -
 
 /// An id with a time that no release has: of two made within a second the later one gets the next second's, so that
 /// their order is that of their names.
-fn new_id(origin: &Origin, known: &[ReleaseId]) -> ReleaseId {
+fn new_id(app: &App, origin: &Origin, known: &[ReleaseId]) -> ReleaseId {
     let short = match origin {
         Origin::Commit(commit) => commit,
         Origin::Snapshot(snapshot) => &snapshot.hash,
         Origin::Path(_) => "local",
         Origin::Image(image) => image.hash(),
     };
-    let mut seconds = process::unix_now();
+    // A clock that was set back a little, as those of virtual machines are, does not turn the order round.
+    let newest = known.first().and_then(ReleaseId::made_at).filter(|newest| *newest < process::unix_now() + STEP_BACK);
+    let mut seconds = newest.map_or(0, |newest| newest + 1).max(process::unix_now());
     loop {
         let id = ReleaseId::new(seconds, short);
-        if known.iter().all(|other| other.time() != id.time()) {
+        let is_free = fs::symlink_metadata(app.releases().join(format!("{BUILDING}{id}"))).is_err();
+        if is_free && known.iter().all(|other| other.time() != id.time()) {
             return id;
         }
         seconds += 1;
@@ -97,6 +116,7 @@ fn build(app: &App, id: &ReleaseId, directory: &Path, deadline: Deadline) -> Res
     Run::new(&command::find("sh")?, ["-c", command])
         .environment(app.environment(id, None)?)
         .directory(directory)
+        .expendable()
         .logged(&what, &app.build_log(id), deadline.within(app.config.build.timeout))
 }
 

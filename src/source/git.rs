@@ -2,18 +2,26 @@
 //!
 //! The mirror is a copy and nothing more: one that git cannot work with, as a power cut may leave it, is made anew.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use regex::Regex;
 
-use crate::app::App;
+use super::address::Address;
 use crate::app::config::LATEST_TAG;
-use crate::command::{self, Run};
+use crate::app::{App, ReleaseId};
+use crate::command::{self, Output, Run};
 use crate::deadline::Deadline;
 use crate::durable;
+use crate::outcome::{exit_of, failure};
+use crate::removal;
+
+/// How long git may take to look something up in the mirror.
+const LOCAL: Duration = Duration::from_secs(20);
 
 /// There is nothing of this name.
 #[derive(Debug)]
@@ -33,14 +41,17 @@ impl std::error::Error for UnknownRef {}
 
 /// Brings the mirror up to date and finds the commit that `reference` names: a branch, a tag, a commit, or `latest-tag`.
 pub fn commit(app: &App, reference: &str, deadline: Deadline) -> Result<String> {
-    let url = &app.config.source.git;
+    let source = address(app);
+    source.check()?;
     mending(app, deadline, || fetch_all(app, deadline))?;
-    let unknown = || UnknownRef { reference: reference.to_owned(), source: without_password(url) }.into();
+    let unknown = || UnknownRef { reference: reference.to_owned(), source: source.to_string() }.into();
     if reference == LATEST_TAG {
         let tag = latest_tag(app, deadline)?;
         return resolve(app, &format!("refs/tags/{tag}"), deadline);
     }
-    for named in [format!("refs/heads/{reference}"), format!("refs/tags/{reference}")] {
+    // A whole hash is the commit, whatever somebody may have called a branch.
+    let names = [format!("refs/heads/{reference}"), format!("refs/tags/{reference}")];
+    for named in names.into_iter().filter(|_| !is_whole_hash(reference)) {
         if let Ok(commit) = resolve(app, &named, deadline) {
             return Ok(commit);
         }
@@ -51,19 +62,23 @@ pub fn commit(app: &App, reference: &str, deadline: Deadline) -> Result<String> 
     }
     resolve(app, reference, deadline).or_else(|_| {
         // A commit that no branch or tag leads to: servers give it out when it is asked for by its full hash.
-        fetch(app, &[url, reference], deadline).and_then(|()| resolve(app, reference, deadline)).map_err(|_| unknown())
+        fetch(app, &[&source.to_string(), reference], deadline)
+            .and_then(|()| resolve(app, reference, deadline))
+            .map_err(|_| unknown())
     })
 }
 
 /// The commit that a branch, a tag or `latest-tag` is at now, as the source itself says. None: there is none of this name;
 /// a commit may be meant.
 pub fn remote_head(app: &App, reference: &str, deadline: Deadline) -> Result<Option<String>> {
-    let url = &app.config.source.git;
+    if is_whole_hash(reference) {
+        return Ok(None);
+    }
+    let source = address(app);
+    source.check()?;
     let listed = |patterns: &[String]| -> Result<String> {
-        let words = [&SORTED[..], &["ls-remote", "--quiet", "--sort=-version:refname", url]].concat();
-        let words = words.into_iter().chain(patterns.iter().map(String::as_str));
-        let asked = without_questions(app, Run::new(&command::find("git")?, words)).output(deadline);
-        Ok(asked.with_context(|| format!("cannot ask {}", without_password(url)))?.stdout)
+        let asked = list(app, &["--sort=-version:refname"], patterns, deadline);
+        Ok(asked.with_context(|| format!("cannot ask {source}"))?.stdout)
     };
     let commit = |listed: &str, name: &String| {
         let mut lines = listed.lines().filter_map(|line| line.split_once('\t'));
@@ -91,7 +106,7 @@ pub fn check_out(app: &App, commit: &str, directory: &Path, deadline: Deadline) 
     let words = ["--work-tree".into(), work_tree, "read-tree".into(), "--reset".into(), "-u".into(), commit.into()];
     let lay = || {
         let reading = git(app, words.clone())?.environment([("GIT_INDEX_FILE", index.as_os_str())]);
-        reading.output(deadline).map(drop).with_context(|| format!("cannot check out {commit}"))
+        output(app, reading, deadline).map(drop).with_context(|| format!("cannot check out {commit}"))
     };
     let laid = mending(app, deadline, lay);
     let removed = durable::remove_if_there(&index).with_context(|| format!("cannot remove {}", index.display()));
@@ -102,12 +117,11 @@ pub fn check_out(app: &App, commit: &str, directory: &Path, deadline: Deadline) 
 /// anew; the failure that is told is the first.
 fn mending(app: &App, deadline: Deadline, work: impl Fn() -> Result<()>) -> Result<()> {
     let Err(failure) = work() else { return Ok(()) };
-    let question = Run::new(&command::find("git")?, ["ls-remote", "--quiet", &app.config.source.git, "HEAD"]);
-    if without_questions(app, question).output(deadline).is_err() {
+    if list(app, &[], &["HEAD".to_owned()], deadline).is_err() {
         return Err(failure);
     }
     let renew = || -> Result<()> {
-        fs::remove_dir_all(app.mirror())?;
+        removal::tree(&app.mirror())?;
         fetch_all(app, deadline)?;
         work()
     };
@@ -116,44 +130,84 @@ fn mending(app: &App, deadline: Deadline, work: impl Fn() -> Result<()>) -> Resu
 
 /// Brings all branches and tags of the mirror up to date.
 fn fetch_all(app: &App, deadline: Deadline) -> Result<()> {
-    let url = &app.config.source.git;
-    fetch(app, &["--prune", "--force", url, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"], deadline)
-        .with_context(|| format!("cannot fetch {}", without_password(url)))
+    let source = address(app).to_string();
+    fetch(app, &["--prune", "--force", &source, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"], deadline)
+        .with_context(|| format!("cannot fetch {source}"))
 }
 
 fn fetch(app: &App, arguments: &[&str], deadline: Deadline) -> Result<()> {
     let mirror = app.mirror();
+    if !is_sound(&mirror) {
+        removal::tree(&mirror)?;
+    }
     if !mirror.join("HEAD").exists() {
-        git(app, ["init", "--quiet", "--bare"])?.output(deadline).context("cannot make the mirror")?;
+        output(app, git(app, ["init", "--quiet", "--bare"])?, deadline).context("cannot make the mirror")?;
     }
     remove_stale_locks(&mirror)?;
     // Housekeeping is for when there is something new: see tidy.
     let plain = ["-c", "gc.auto=0", "-c", "maintenance.auto=false"];
     // git by itself leaves small objects to the kernel's own time.
     let flushed = ["-c", "core.fsync=all", "fetch", "--quiet"];
-    git(app, plain.iter().chain(&flushed).chain(arguments))?.output(deadline).map(drop)
+    let source = address(app);
+    let words = plain.iter().chain(&flushed).chain(arguments).map(OsString::from);
+    let fetching = git(app, source.options().into_iter().chain(words))?.environment(source.environment());
+    output(app, fetching, deadline).map(drop)
 }
 
 /// Packs the mirror's objects where they have become many. In the foreground: a child in the background would outlive the
 /// deploy.
 pub fn tidy(app: &App, deadline: Deadline) -> Result<()> {
     let words = ["-c", "gc.autoDetach=false", "-c", "core.fsync=all", "gc", "--auto", "--quiet"];
-    git(app, words)?.output(deadline).map(drop).context("cannot tidy the mirror")
+    output(app, git(app, words)?, deadline).map(drop).context("cannot tidy the mirror")
+}
+
+/// Keeps in the mirror of which commit a release is: its name has twelve digits of that only, and such a twin of a commit can be
+/// made.
+pub fn keep(app: &App, release: &ReleaseId, commit: &str, deadline: Deadline) -> Result<()> {
+    let kept = output(app, git(app, ["update-ref", &kept_as(release), commit])?, deadline);
+    kept.map(drop).with_context(|| format!("cannot keep of which commit {release} is"))
+}
+
+/// The commit that was kept for a release; None: none was, or the mirror was made anew since.
+pub fn kept(app: &App, release: &ReleaseId) -> Option<String> {
+    resolve(app, &kept_as(release), Deadline::after(LOCAL)).ok()
+}
+
+/// Forgets it. One that stays costs nothing but its commit.
+pub fn forget(app: &App, release: &ReleaseId) {
+    let _ = git(app, ["update-ref", "-d", &kept_as(release)]).and_then(|git| output(app, git, Deadline::after(LOCAL)));
+}
+
+fn kept_as(release: &ReleaseId) -> String {
+    format!("refs/cutover/{release}")
 }
 
 fn resolve(app: &App, named: &str, deadline: Deadline) -> Result<String> {
     let commit = format!("{named}^{{commit}}");
-    let found = git(app, ["rev-parse", "--verify", "--quiet", "--end-of-options", &commit])?.output(deadline)?;
+    let found = git(app, ["rev-parse", "--verify", "--quiet", "--end-of-options", &commit])?;
+    let found = output(app, found, deadline)?;
     Ok(found.stdout.trim().to_owned())
+}
+
+/// Whether a reference is a whole hash, of SHA-1 or SHA-256.
+fn is_whole_hash(reference: &str) -> bool {
+    [40, 64].contains(&reference.len()) && reference.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// The tag with the highest version.
 fn latest_tag(app: &App, deadline: Deadline) -> Result<String> {
-    let listing = ["for-each-ref", "--sort=-version:refname", "--format=%(refname:strip=2)", "refs/tags"];
-    let listed = git(app, SORTED.into_iter().chain(listing))?.output(deadline).context("cannot list the tags")?.stdout;
-    highest_version(listed.lines())?.map(str::to_owned).ok_or_else(|| {
-        anyhow!("cannot find the latest tag: {} has no tag that is a version", without_password(&app.config.source.git))
-    })
+    let format = "--format=%(objecttype) %(*objecttype) %(refname:strip=2)";
+    let listing = ["for-each-ref", "--sort=-version:refname", format, "refs/tags"];
+    let listed =
+        output(app, git(app, SORTED.into_iter().chain(listing))?, deadline).context("cannot list the tags")?.stdout;
+    // A tag may be on anything, such as a key; and on another tag, which has to be followed to tell.
+    let of_commits = listed.lines().filter_map(|line| match line.splitn(3, ' ').collect::<Vec<&str>>()[..] {
+        ["commit", _, name] | [_, "commit" | "tag", name] => Some(name),
+        _ => None,
+    });
+    highest_version(of_commits)?
+        .map(str::to_owned)
+        .ok_or_else(|| anyhow!("cannot find the latest tag: {} has no tag that is a version", address(app)))
 }
 
 /// git's option by which `v2-rc1` comes before `v2`.
@@ -165,19 +219,50 @@ fn highest_version<'a>(mut tags: impl Iterator<Item = &'a str>) -> Result<Option
     Ok(tags.find(|tag| version.is_match(tag)))
 }
 
+fn address(app: &App) -> Address {
+    Address::of(&app.config.source.git)
+}
+
+/// What git says that the source has of these names.
+fn list(app: &App, options: &[&str], patterns: &[String], deadline: Deadline) -> Result<Output> {
+    let source = address(app);
+    let words = SORTED.iter().chain(&["ls-remote", "--quiet"]).chain(options).map(OsString::from);
+    let words = source.options().into_iter().chain(words).chain([source.to_string().into()]);
+    let listing = without_questions(app, words.chain(patterns.iter().map(OsString::from)))?;
+    output(app, listing.environment(source.environment()), deadline)
+}
+
+/// Runs git. What is secret in the source's URL is in no error, whatever git, or the server through it, has said.
+fn output(app: &App, git: Run, deadline: Deadline) -> Result<Output> {
+    let source = address(app);
+    git.output(deadline).map_err(|error| failure(exit_of(&error), source.hide(&format!("{error:#}"))))
+}
+
 /// git on the mirror.
-fn git(app: &App, arguments: impl IntoIterator<Item = impl Into<std::ffi::OsString>>) -> Result<Run> {
+fn git(app: &App, arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Run> {
     let mirror = app.mirror();
-    let words =
-        [std::ffi::OsString::from("--git-dir"), mirror.into()].into_iter().chain(arguments.into_iter().map(Into::into));
-    Ok(without_questions(app, Run::new(&command::find("git")?, words)))
+    let words = [OsString::from("--git-dir"), mirror.into()].into_iter().chain(arguments.into_iter().map(Into::into));
+    without_questions(app, words)
 }
 
 /// git that cannot ask anything: it has no terminal, and every question for a password is answered with nothing. Host keys
-/// and credentials come from the owner's own ~/.ssh and git configuration.
-fn without_questions(app: &App, git: Run) -> Run {
+/// and credentials come from the owner's own ~/.ssh and git configuration; hooks that this configuration names are not run: the
+/// app can write it, from within its unit.
+fn without_questions(app: &App, words: impl IntoIterator<Item = OsString>) -> Result<Run> {
+    let without_hooks = ["-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false"].map(OsString::from);
     let silent = [("GIT_TERMINAL_PROMPT", "0"), ("GIT_ASKPASS", "true"), ("SSH_ASKPASS_REQUIRE", "never")];
-    git.environment(app.plain_environment()).environment(silent).directory(app.home())
+    let git = Run::new(&command::find("git")?, without_hooks.into_iter().chain(words));
+    // Packing objects takes as much memory as a build; and a server may never stop sending what git keeps in memory.
+    Ok(git.environment(app.plain_environment()).environment(silent).directory(app.home()).expendable().bounded())
+}
+
+/// Whether a mirror, if it is there, holds files and directories only, as git has made them. A pipe in a file's place, which a
+/// build could have left, would be waited for, by each deploy anew.
+fn is_sound(directory: &Path) -> bool {
+    fs::read_dir(directory).into_iter().flatten().flatten().all(|entry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => is_sound(&entry.path()),
+        kind => kind.is_ok_and(|kind| kind.is_file()),
+    })
 }
 
 /// Removes the lock files that a killed git left. Nobody else works on the mirror: the caller holds the deploy lock, and
@@ -193,12 +278,4 @@ fn remove_stale_locks(directory: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A URL as it may be shown: without what stands between `//` and `@`.
-fn without_password(url: &str) -> String {
-    match url.split_once("://").map(|(scheme, rest)| (scheme, rest.split_once('@'))) {
-        Some((scheme, Some((_, rest)))) => format!("{scheme}://{rest}"),
-        _ => url.to_owned(),
-    }
 }

@@ -3,7 +3,7 @@
 //! A release holds `image.json` and nothing else. What was pulled for one is written down before the pull, so that a tool
 //! that is killed leaves no image which nobody removes; images that were here before are never removed.
 
-use std::fs;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
@@ -11,17 +11,20 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::releases;
-use crate::app::{App, Instance, ReleaseId, config::Pull};
+use crate::app::{App, ReleaseId, config::Pull};
+use crate::bounded::{self, Links};
 use crate::compose::Project;
 use crate::deadline::Deadline;
 use crate::docker;
 use crate::durable;
-use crate::outcome::usage;
+use crate::outcome::{exit_of, failure, usage};
 
 /// The permission bits of what is written here.
 const MODE: u32 = 0o640;
 /// The longest tag that Docker takes, in bytes.
 const LONGEST_TAG: usize = 128;
+/// How much of a digest people are shown, in bytes: `sha256:` and twelve digits.
+const SHORT_DIGEST: usize = 19;
 
 /// An image, as a release remembers it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -48,7 +51,7 @@ impl Image {
     pub fn version(&self) -> &str {
         let name = self.reference.rsplit('/').next().unwrap_or_default();
         match name.split_once('@') {
-            Some((_, digest)) => &digest[..digest.len().min(19)],
+            Some((_, digest)) => digest.get(..SHORT_DIGEST).unwrap_or(digest),
             None => name.split_once(':').map_or(name, |(_, tag)| tag),
         }
     }
@@ -113,10 +116,7 @@ pub fn wanted(app: &App, tag: &str, deadline: Deadline) -> Result<Image> {
         // The next deploy tries again.
         let _ = project.engine.untag(&left.id);
     }
-    let Some(image) = Image::of(&project, &reference)? else {
-        let reason = "although Compose has pulled it: the image of the service must come from image_variable";
-        return Err(usage(format!("cannot find image {reference}, {reason}")));
-    };
+    let image = Image::of(&project, &reference)?.ok_or_else(|| not_of_the_variable(&reference))?;
     if pulled(app)?.iter().any(|one| one.reference == reference) {
         note(app, &reference, Some(&image.id))?;
     }
@@ -153,29 +153,59 @@ pub fn lay_out(image: &Image, directory: &Path) -> Result<()> {
 /// The image that a release is; None: it is none.
 pub fn of_release(app: &App, id: &ReleaseId) -> Result<Option<Image>> {
     let path = app.release(id).join(App::IMAGE_FILE);
-    let text = match fs::read(&path) {
+    let text = match bounded::read(&path, Links::Refused, bounded::SMALL) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         read => read.with_context(|| format!("cannot read {}", path.display()))?,
     };
     serde_json::from_slice(&text).map(Some).with_context(|| format!("cannot understand {}", path.display()))
 }
 
-/// Makes sure that the engine has a release's image, from the registry if need be; returns the name under which the engine
-/// has it.
-pub fn ensure(app: &App, project: &Project, image: &Image, deadline: Deadline) -> Result<String> {
+/// A release's image, found in the engine.
+pub struct Present {
+    /// A name under which the engine has exactly this image.
+    pub name: String,
+    /// The engine's id of it. It differs from the recorded one when the engine's image store was exchanged since.
+    pub id: String,
+}
+
+/// Makes sure that the engine has a release's image, from the registry if need be.
+pub fn ensure(app: &App, project: &Project, release: &ReleaseId, image: &Image, deadline: Deadline) -> Result<Present> {
     let exact = image.exact();
-    if project.engine.image(&image.id)?.is_some() {
+    if let Some(present) = present(app, project, release, image)? {
         // Together with its tag it may have lost its digest.
-        let is_known = project.engine.image(&exact)?.is_some_and(|named| named.id == image.id);
-        return Ok(if is_known { exact } else { image.id.clone() });
+        let is_known = project.engine.image(&exact)?.is_some_and(|named| named.id == present.id);
+        return Ok(Present { name: if is_known { exact } else { present.id.clone() }, id: present.id });
     }
-    let gone = || format!("image {} ({}) is gone from this machine", image.reference, image.id);
+    let remedy = format!("`docker load` it as {}, or deploy", own_name(app, project, release));
+    let gone = format!("image {} ({}) is gone from this machine: {remedy}", image.reference, image.id);
     if image.digest.is_none() || project.settings.pull == Pull::Never {
-        bail!("{}", gone());
+        bail!("{gone}");
     }
-    note(app, &exact, Some(&image.id))?;
-    project.pull(&exact, deadline).with_context(gone)?;
-    Ok(exact)
+    note(app, &exact, None)?;
+    let pulled = project.pull(&exact, deadline);
+    pulled.map_err(|error| failure(exit_of(&error), format!("{gone}; {error:#}")))?;
+    let pulled = project.engine.image(&exact)?.ok_or_else(|| not_of_the_variable(&exact))?;
+    note(app, &exact, Some(&pulled.id))?;
+    Ok(Present { name: exact, id: pulled.id })
+}
+
+/// A release's image as the engine has it; None: it does not have it. The recorded id is found only in the image store that
+/// has given it; the digest, and the tag of our own, are found in each.
+pub fn present(app: &App, project: &Project, release: &ReleaseId, image: &Image) -> Result<Option<docker::Image>> {
+    let exact = image.digest.is_some().then(|| image.exact());
+    let names = std::iter::once(image.id.clone()).chain(exact).chain([own_name(app, project, release)]);
+    for name in names {
+        if let Some(present) = project.engine.image(&name)? {
+            return Ok(Some(present));
+        }
+    }
+    Ok(None)
+}
+
+/// Why there is no image after a pull that went well.
+fn not_of_the_variable(reference: &str) -> anyhow::Error {
+    let reason = "although Compose has pulled it: the image of the service must come from image_variable";
+    usage(format!("cannot find image {reference}, {reason}"))
 }
 
 /// The images of all releases.
@@ -193,11 +223,10 @@ fn retained(app: &App) -> Result<Vec<(ReleaseId, Image)>> {
 /// removes what has none.
 fn keep_names(app: &App, project: &Project) -> Result<()> {
     for (id, image) in retained(app)? {
-        let (repository, tag) = (&project.settings.image, format!("{}{id}", own_tag(app)));
-        if let Some(present) = project.engine.image(&image.id)?
-            && !present.repo_tags.contains(&format!("{repository}:{tag}"))
+        if let Some(present) = present(app, project, &id, &image)?
+            && !present.repo_tags.contains(&own_name(app, project, &id))
         {
-            project.engine.tag(&image.id, repository, &tag)?;
+            project.engine.tag(&present.id, &project.settings.image, &format!("{}{id}", own_tag(app)))?;
         }
     }
     Ok(())
@@ -206,6 +235,11 @@ fn keep_names(app: &App, project: &Project) -> Result<()> {
 /// How the tags begin that are given here.
 fn own_tag(app: &App) -> String {
     format!("cutover-{}-", app.name())
+}
+
+/// The name of our own that a release's image has.
+fn own_name(app: &App, project: &Project, release: &ReleaseId) -> String {
+    format!("{}:{}{release}", project.settings.image, own_tag(app))
 }
 
 /// Removes the images that were pulled for releases which are no more. What was here before, what has been given another
@@ -233,12 +267,15 @@ fn remove_others(app: &App, project: &Project, retained: &[(ReleaseId, Image)]) 
             }
         }
     }
+    let mut kept = BTreeSet::new();
+    for (id, image) in retained {
+        kept.extend(present(app, project, id, image)?.map(|present| present.id));
+    }
     let mut left = Vec::new();
     for one in pulled(app)? {
         let Some(present) = project.engine.image(&one.reference)? else { continue };
         let is_ours = one.id.as_ref().is_none_or(|id| *id == present.id);
-        let is_kept = retained.iter().any(|(_, image)| image.id == present.id);
-        if is_ours && (is_kept || !project.engine.untag(&one.reference)?) {
+        if is_ours && (kept.contains(&present.id) || !project.engine.untag(&one.reference)?) {
             left.push(one);
         }
     }
@@ -255,7 +292,7 @@ struct Pulled {
 
 fn pulled(app: &App) -> Result<Vec<Pulled>> {
     let path = app.pulled();
-    let text = match fs::read_to_string(&path) {
+    let text = match bounded::read_text(&path, Links::Refused, bounded::LARGE) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         read => read.with_context(|| format!("cannot read {}", path.display()))?,
     };
@@ -287,12 +324,6 @@ fn note_all(app: &App, all: &[Pulled]) -> Result<()> {
     let line = |one: &Pulled| format!("{} {}\n", one.reference, one.id.as_deref().unwrap_or_default());
     let text: String = all.iter().map(line).collect();
     durable::write(&app.pulled(), text.as_bytes(), MODE)
-}
-
-/// The image of the release that an instance has; None: it has no release.
-pub fn of_instance(app: &App, instance: &Instance) -> Result<Option<Image>> {
-    let release = super::release_of(app, instance)?;
-    release.map(|release| of_release(app, &release)).transpose().map(Option::flatten)
 }
 
 #[cfg(test)]

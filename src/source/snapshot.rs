@@ -2,27 +2,29 @@
 //! is known by its content, for it has no commit.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 use crate::app::App;
+use crate::bounded::{self, Links};
 use crate::deadline::Deadline;
 use crate::outcome::timed_out;
 use crate::output::hex;
+use crate::removal;
 
 /// What is not copied, wherever it lies: the repository is not the app, and the modules are the build's to make. Both are
 /// large, and git changes its own files while nobody works.
 const LEFT_OUT: [&str; 2] = [".git", "node_modules"];
 /// How much of a file is read at once, in bytes.
 const CHUNK: usize = 64 * 1024;
-/// What each directory of a copy allows its owner: one day it has to be removed.
-const REMOVABLE: u32 = 0o700;
+/// What each directory of a copy allows its owner: it is to be filled.
+const WRITABLE: u32 = 0o700;
 
 /// What a directory held.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,10 +54,7 @@ pub fn lay_out(app: &App, directory: &Path) -> Result<()> {
 /// Removes the last snapshot, if no release has it.
 pub fn remove(app: &App) -> Result<()> {
     let place = app.snapshot();
-    match fs::remove_dir_all(&place) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed.with_context(|| format!("cannot remove {}", place.display())),
-    }
+    removal::tree(&place).with_context(|| format!("cannot remove {}", place.display()))
 }
 
 /// A copy in the making, and the hash of what it holds so far: of the copy, whatever becomes of the directory meanwhile.
@@ -113,7 +112,7 @@ impl Copy<'_> {
             symlink(&target, to)?;
             self.note(b'l', 0, inside, target.as_os_str().as_bytes());
         } else if meta.is_dir() {
-            let mode = meta.permissions().mode() | REMOVABLE;
+            let mode = meta.permissions().mode() | WRITABLE;
             fs::create_dir(&to)?;
             fs::set_permissions(to, Permissions::from_mode(mode))?;
             self.note(b'd', mode, inside, b"");
@@ -127,7 +126,7 @@ impl Copy<'_> {
     /// Returns the file's mode, and the hash of its content.
     fn copy_file(&self, from: &Path, to: &Path) -> io::Result<(u32, Vec<u8>)> {
         // Something else may have taken the place of the file.
-        let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(from)?;
+        let mut file = bounded::open(from, Links::Refused)?;
         let mut copy = File::create_new(to)?;
         let (mut content, mut chunk) = (Sha256::new(), vec![0; CHUNK]);
         loop {
@@ -135,8 +134,9 @@ impl Copy<'_> {
             if count == 0 {
                 break;
             }
-            content.update(&chunk[..count]);
-            copy.write_all(&chunk[..count])?;
+            let read = chunk.get(..count).unwrap_or_default();
+            content.update(read);
+            copy.write_all(read)?;
         }
         let meta = file.metadata()?;
         copy.set_permissions(meta.permissions())?;

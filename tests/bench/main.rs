@@ -2,7 +2,14 @@
 //!
 //! Times say more about the machine than about the tools, so every limit compares two things that were measured in turn
 //! in the same run: a tool beside /bin/true, a switch beside a reload, a deploy beside the sum of its parts.
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::string_slice,
+    clippy::unwrap_used
+)]
 
 mod crash;
 mod crowd;

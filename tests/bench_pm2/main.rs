@@ -1,6 +1,13 @@
 //! Side by side with pm2: the same app under the same load in one run, in turns, so that what else the machine does falls
 //! on both alike. It prints a table and fails when cutover does not keep what it promises; pm2 is measured, not judged.
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::string_slice,
+    clippy::unwrap_used
+)]
 
 mod event;
 mod keeper;

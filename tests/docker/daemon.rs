@@ -57,7 +57,8 @@ fn in_the_middle_of_a_deploy(engine: &Engine) {
         std::thread::sleep(Duration::from_millis(milliseconds));
         engine.kill_dockerd();
         let ran = crate::ran::Ran::of(&child.wait_with_output().unwrap());
-        assert!([3, 4].contains(&ran.code) && ran.stderr.contains("cannot"), "{ran:?}");
+        // With Docker its proxies end, by which both instances are reached.
+        assert!([3, 4, 5].contains(&ran.code) && ran.stderr.contains("cannot"), "{ran:?}");
         engine.start_dockerd(&[]);
         host.tool("bootup", &[]).ok();
         assert!(Host::answer().is_some());

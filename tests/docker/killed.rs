@@ -7,31 +7,27 @@ use crate::engine::{Compose, Engine, IMAGE, await_that};
 use crate::host::{Host, none_lost};
 use crate::load;
 use crate::ran::Ran;
+use crate::sample::Share;
 use crate::trace::{self, Fault, Point};
 
-/// At how many points, spread evenly over a deploy.
+/// At how many points of a deploy.
 pub const POINTS: usize = 40;
 
-pub fn run(engine: &Engine, count: usize) {
+/// `count` points that this seed chooses; 0: all.
+pub fn run(engine: &Engine, count: usize, seed: u64) {
+    let share = |part: usize| if count == 0 { Share::All } else { Share::Sample { count: count.div_ceil(part), seed } };
     for version in ["v0", "v1", "v2"] {
         engine.push(version, "", "VOLUME /scratch");
     }
     for compose in engine.composes() {
-        let points = if compose == engine.compose() { count } else { count.div_ceil(4) };
-        killed(engine, compose, points);
+        killed(engine, compose, share(if compose == engine.compose() { 1 } else { 4 }));
     }
-    first_deploys(engine, count.div_ceil(5));
-    removals(engine, count.div_ceil(5));
-}
-
-/// So many of these, spread evenly; 0: all.
-fn spread(points: &[Point], count: usize) -> impl Iterator<Item = &Point> {
-    let step = points.len().checked_div(count).unwrap_or(1).max(1);
-    points.iter().skip(step / 2).step_by(step)
+    first_deploys(engine, share(5));
+    removals(engine, share(5));
 }
 
 /// The first deploy on a machine where the old script's container serves: whatever becomes of it, that one goes on.
-fn first_deploys(engine: &Engine, count: usize) {
+fn first_deploys(engine: &Engine, share: Share) {
     let old = |more: &str| {
         let mut host = Host::unlaid(engine, engine.compose(), "", more);
         host.users_own.push("v0");
@@ -46,7 +42,7 @@ fn first_deploys(engine: &Engine, count: usize) {
     ran.ok();
     drop(host);
     let (mut tried, mut requests) = (0, 0);
-    for point in spread(&points, count) {
+    for point in share.of(points.iter().collect()) {
         let host = old("");
         let load = host.load();
         trace::disturbed(
@@ -65,7 +61,7 @@ fn first_deploys(engine: &Engine, count: usize) {
 }
 
 /// A removal that is killed is finished by the next; the Host insists on that when it is dropped.
-fn removals(engine: &Engine, count: usize) {
+fn removals(engine: &Engine, share: Share) {
     let deployed = || {
         let host = Host::new(engine, engine.compose(), "", "");
         host.deploy("v0");
@@ -80,7 +76,7 @@ fn removals(engine: &Engine, count: usize) {
     host.tool("install", &["--config", host.config().to_str().unwrap()]).ok();
     drop(host);
     let mut tried = 0;
-    for point in spread(&points, count) {
+    for point in share.of(points.iter().collect()) {
         let host = deployed();
         let log = host.project().with_file_name("trace");
         trace::disturbed(host.command("install", &remove), &log, point, Fault::Signal("KILL"));
@@ -92,7 +88,7 @@ fn removals(engine: &Engine, count: usize) {
     println!("    removal: killed at {tried} of {} points", points.len());
 }
 
-fn killed(engine: &Engine, compose: Compose, count: usize) {
+fn killed(engine: &Engine, compose: Compose, share: Share) {
     let host = Host::new(engine, compose, "", "keep_releases = 1\n");
     host.deploy("v0");
     host.deploy("v1");
@@ -101,7 +97,7 @@ fn killed(engine: &Engine, compose: Compose, count: usize) {
     ran.ok();
     let load = host.load();
     let mut tried = 0;
-    for (number, point) in (1..).zip(spread(&points, count)) {
+    for (number, point) in (1..).zip(share.of(points.iter().collect())) {
         // In turn, so that each deploy has all its work to do: neither instance has this one.
         let version = format!("v{}", (number + 2) % 3);
         let command = || host.command("deploy", &["--ref", &version]);

@@ -2,7 +2,14 @@
 //!
 //! All of it runs in namespaces of its own: the network, the processes, and the places that dockerd and the tools write to.
 //! When the first process of these ends, whatever is left ends with it.
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::string_slice,
+    clippy::unwrap_used
+)]
 
 mod broken;
 mod daemon;
@@ -17,6 +24,9 @@ mod people;
 mod ran;
 mod refusals;
 mod retained;
+#[path = "../sample.rs"]
+mod sample;
+mod store;
 #[path = "../torture/trace.rs"]
 mod trace;
 
@@ -28,6 +38,7 @@ use std::time::Instant;
 use clap::{Parser, ValueEnum};
 
 use engine::{Compose, Engine};
+use sample::{Random, any_seed};
 
 /// Run a real Docker and tell whether containers get what the README promises
 #[derive(Parser)]
@@ -47,6 +58,12 @@ struct Arguments {
     /// At how many points a deploy is killed; 0: at all
     #[arg(long, default_value_t = killed::POINTS)]
     points: usize,
+    /// Deploys, kills, and only so many of the other stories
+    #[arg(long)]
+    sample: Option<usize>,
+    /// What chooses the points and the other stories; the same one chooses the same [default: another one each time]
+    #[arg(long)]
+    seed: Option<u64>,
     /// Said by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -68,6 +85,20 @@ enum Story {
     Killed,
     /// dockerd, killed and back
     Daemon,
+    /// dockerd with another image store
+    Store,
+}
+
+impl Arguments {
+    /// What is told, in the order in which it is.
+    fn stories(&self, seed: u64) -> Vec<Story> {
+        let all = Story::value_variants().iter().copied();
+        let wanted = all.filter(|one| self.stories.is_empty() || self.stories.contains(one));
+        let Some(count) = self.sample else { return wanted.collect() };
+        let (always, others): (Vec<_>, Vec<_>) = wanted.partition(|one| matches!(one, Story::Deploys | Story::Killed));
+        let chosen = Random::of(seed).shuffled(others).into_iter().take(count);
+        always.into_iter().chain(chosen).collect()
+    }
 }
 
 /// Says to the program that it is inside, and where its place is.
@@ -87,9 +118,11 @@ fn main() -> ExitCode {
     }
     // Once: the same again would be another image, and leave this one without a name.
     engine.push("db", "", "");
+    let seed = arguments.seed.unwrap_or_else(any_seed);
+    let stories = arguments.stories(seed);
+    println!("e2e-docker: seed {seed}: {stories:?}");
     let mut told = 0;
-    let all = Story::value_variants();
-    for story in all.iter().filter(|one| arguments.stories.is_empty() || arguments.stories.contains(one)) {
+    for story in stories {
         println!("e2e-docker: {story:?}");
         let began = Instant::now();
         match story {
@@ -98,8 +131,9 @@ fn main() -> ExitCode {
             Story::Refusals => refusals::run(&engine),
             Story::Retained => retained::run(&engine),
             Story::People => people::run(&engine),
-            Story::Killed => killed::run(&engine, arguments.points),
+            Story::Killed => killed::run(&engine, arguments.points, seed),
             Story::Daemon => daemon::run(&engine),
+            Story::Store => store::run(&engine),
         }
         told += 1;
         println!("e2e-docker: {story:?}: as promised, {:.0} s", began.elapsed().as_secs_f64());

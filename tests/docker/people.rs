@@ -46,6 +46,20 @@ fn from_the_old_script(engine: &Engine, compose: Compose) {
         host.serves("v1");
     }
     let load = (compose == engine.compose()).then(|| host.load());
+    if load.is_none() {
+        // A deploy that fails leaves it as it was: nothing is enabled, and the record tells of both switches.
+        let failed = host.tool("deploy", &["--ref", "no-such-tag"]);
+        assert!(
+            failed.code == 3 && failed.stderr.contains("dailry-blue runs already: its image becomes "),
+            "{failed:?}"
+        );
+        assert!(failed.stderr.ends_with("; nothing is enabled as before\n"), "{failed:?}");
+        assert_eq!(host.tool("enabled-instance", &[]).code, 1);
+        let history = host.tool("history", &[]).ok();
+        assert_eq!((history.matches("stand-in").count(), history.matches("adoption").count()), (2, 1), "{history}");
+        host.serves("v1");
+        assert_eq!(engine.inspect("{{.Id}}", "dailry-blue"), theirs, "the old container was touched");
+    }
     let deployed = host.tool("deploy", &["--ref", "v2"]);
     assert_eq!(deployed.stderr.contains("dailry-blue runs already: it is enabled\n"), load.is_none(), "{deployed:?}");
     deployed.ok();

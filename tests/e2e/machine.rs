@@ -8,14 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
 use crate::ran::Ran;
 
-/// What the machine has from its first day. gcc is there for Rust's sake: once, cutover is built on it.
-const PACKAGES: &str = "systemd-sysv,dbus,libpam-systemd,sudo,nginx-light,git,nodejs,npm,curl,cron,procps,bash-completion,man-db,gcc,libc6-dev";
-/// The release of Debian.
-const SUITE: &str = "bookworm";
-/// How large its disk is, in MiB. It takes up only what is written.
-const DISK: u32 = 6144;
 /// How long a boot may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// ext4's ioctl to go down at once, from linux/ext4.h, and its wish to lose all that is not on the disk yet.
@@ -44,31 +42,36 @@ pub fn await_that(what: &str, patience: Duration, mut holds: impl FnMut() -> boo
     }
 }
 
-/// The disk that every machine's is a copy of, made once.
-fn base_disk() -> PathBuf {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"));
-    let directory = cache.join("cutover-e2e");
-    fs::create_dir_all(&directory).unwrap();
-    // Other packages are another disk.
-    let number = PACKAGES.bytes().fold(0u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
-    let disk = directory.join(format!("{SUITE}-{number:08x}.ext4"));
-    if disk.exists() {
-        return disk;
+/// From here on nobody else sees what is mounted: a namespace that others make meanwhile would keep a disk mounted, and
+/// write to it later, though the machine's power was cut.
+pub fn seclude_mounts() {
+    let nothing: Option<&Path> = None;
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing).unwrap();
+}
+
+/// The release of Debian on a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Debian {
+    /// 12
+    Bookworm,
+    /// 13
+    Trixie,
+}
+
+impl Debian {
+    fn suite(self) -> &'static str {
+        match self {
+            Debian::Bookworm => "bookworm",
+            Debian::Trixie => "trixie",
+        }
     }
-    eprintln!("e2e: building a Debian, once");
-    let (tree, draft) = (directory.join("tree.tar"), directory.join("draft.ext4"));
-    let include = format!("--include={PACKAGES}");
-    host("mmdebstrap", &["--quiet", "--variant=minbase", &include, SUITE, tree.to_str().unwrap()]);
-    let _ = fs::remove_file(&draft);
-    host("truncate", &["--size", &format!("{DISK}M"), draft.to_str().unwrap()]);
-    host("mkfs.ext4", &["-q", "-F", draft.to_str().unwrap()]);
-    let mounted = Mount::of(&draft);
-    host("tar", &["-xpf", tree.to_str().unwrap(), "-C", mounted.path().to_str().unwrap()]);
-    drop(mounted);
-    fs::remove_file(tree).unwrap();
-    fs::rename(draft, &disk).unwrap();
-    disk
+}
+
+/// The disk that every machine's with this release is a copy of, made once.
+fn base_disk(debian: Debian) -> PathBuf {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/host.sh");
+    PathBuf::from(host(script, &[debian.suite()]).trim())
 }
 
 /// A disk, mounted as long as this lives.
@@ -112,14 +115,14 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A fresh one. `number` tells it from others that run at the same time; `binds` are nspawn's options for directories
+    /// A fresh one with this release of Debian. `number` tells it from others that run at the same time; `binds` are nspawn's options for directories
     /// of the host's that it sees.
-    pub fn boot(number: u8, binds: &[String]) -> Machine {
+    pub fn boot(debian: Debian, number: u8, binds: &[String]) -> Machine {
         let name = format!("e2e-{}-{number}", std::process::id());
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/e2e");
         fs::create_dir_all(&directory).unwrap();
         let disk = directory.join(format!("{name}.ext4"));
-        host("cp", &["--sparse=always", base_disk().to_str().unwrap(), disk.to_str().unwrap()]);
+        host("cp", &["--sparse=always", base_disk(debian).to_str().unwrap(), disk.to_str().unwrap()]);
         let mount = Mount::of(&disk);
         fs::write(mount.path().join("etc/hostname"), "shop\n").unwrap();
         fs::write(mount.path().join("etc/hosts"), "127.0.0.1 localhost shop\n").unwrap();

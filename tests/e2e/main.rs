@@ -1,5 +1,12 @@
 //! Real servers from their first day: installed by the README's lines, deployed to, rebooted, cut from power.
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::string_slice,
+    clippy::unwrap_used
+)]
 
 mod callers;
 #[path = "../load/mod.rs"]
@@ -10,9 +17,12 @@ mod power;
 mod pushed;
 #[path = "../ran.rs"]
 mod ran;
+#[path = "../sample.rs"]
+mod sample;
 mod server;
 mod server_story;
 mod several;
+mod upgraded;
 #[path = "../webhook.rs"]
 #[allow(dead_code)]
 mod webhook;
@@ -22,15 +32,27 @@ use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 
+use machine::Debian;
+use sample::{Random, any_seed};
+
 /// Boot real servers and tell whether they keep what the README promises
 #[derive(Parser)]
 #[command(name = "e2e")]
 struct Arguments {
     /// What to tell [default: all]
     stories: Vec<Story>,
+    /// On this release of Debian only; may be repeated [default: on each]
+    #[arg(long = "host")]
+    hosts: Vec<Debian>,
     /// How often the power is cut
     #[arg(long, default_value_t = power::CUTS)]
     cuts: u32,
+    /// The server's story, and only so many of the others
+    #[arg(long)]
+    sample: Option<usize>,
+    /// What chooses these, and when the power is cut; the same one chooses the same [default: another one each time]
+    #[arg(long)]
+    seed: Option<u64>,
     /// Said by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -54,6 +76,24 @@ enum Story {
     Several,
     /// Power cuts in the middle of deploys
     Power,
+    /// From one release of Debian to the next under load
+    Upgraded,
+}
+
+impl Arguments {
+    /// What is told on which host, in the order in which it is.
+    fn stories(&self, seed: u64) -> Vec<(Story, Debian)> {
+        let hosts = Debian::value_variants().iter().copied();
+        let hosts: Vec<Debian> = hosts.filter(|one| self.hosts.is_empty() || self.hosts.contains(one)).collect();
+        let stories = Story::value_variants().iter().copied();
+        let stories = stories.filter(|one| self.stories.is_empty() || self.stories.contains(one));
+        let all = stories.flat_map(|story| hosts.iter().map(move |host| (story, *host)));
+        // The upgrade ends where there is none further.
+        let all = all.filter(|told| *told != (Story::Upgraded, Debian::Trixie));
+        let Some(count) = self.sample else { return all.collect() };
+        let (servers, others): (Vec<_>, Vec<_>) = all.partition(|(story, _)| *story == Story::Server);
+        servers.into_iter().chain(Random::of(seed).shuffled(others).into_iter().take(count)).collect()
+    }
 }
 
 fn main() -> ExitCode {
@@ -62,24 +102,28 @@ fn main() -> ExitCode {
         eprintln!("e2e: cannot boot machines: this takes root; sudo -E make e2e");
         return ExitCode::from(2);
     }
+    machine::seclude_mounts();
+    let seed = arguments.seed.unwrap_or_else(any_seed);
+    let stories = arguments.stories(seed);
+    println!("e2e: seed {seed}: {stories:?}");
     server::dist();
-    let all = Story::value_variants();
     let mut told = 0;
-    for story in all.iter().filter(|one| arguments.stories.is_empty() || arguments.stories.contains(one)) {
-        println!("e2e: {story:?}");
+    for (story, host) in stories {
+        println!("e2e: {story:?} on {host:?}");
         let began = Instant::now();
         match story {
-            Story::Server => server_story::run(),
-            Story::Closed => other_stories::closed(),
-            Story::Moved => other_stories::moved(),
-            Story::Cron => other_stories::by_cron(),
-            Story::Clone => other_stories::from_a_clone(),
-            Story::Pushed => pushed::run(),
-            Story::Several => several::run(),
-            Story::Power => power::run(arguments.cuts),
+            Story::Server => server_story::run(host),
+            Story::Closed => other_stories::closed(host),
+            Story::Moved => other_stories::moved(host),
+            Story::Cron => other_stories::by_cron(host),
+            Story::Clone => other_stories::from_a_clone(host),
+            Story::Pushed => pushed::run(host),
+            Story::Several => several::run(host),
+            Story::Power => power::run(host, arguments.cuts, seed),
+            Story::Upgraded => upgraded::run(host),
         }
         told += 1;
-        println!("e2e: {story:?}: as promised, {:.0} s", began.elapsed().as_secs_f64());
+        println!("e2e: {story:?} on {host:?}: as promised, {:.0} s", began.elapsed().as_secs_f64());
     }
     println!("{told} passed, 0 failed");
     ExitCode::SUCCESS

@@ -5,12 +5,12 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::machine::{Machine, await_that, host};
+use crate::machine::{Debian, Machine, await_that, host};
 use crate::server::{NAME, PATIENCE, USER, answer, commit, config, fresh, load, made, none_lost, serves, tool, unpack};
 
 /// A home that nobody else may look into, below a user id that is a system's, and nginx on port 81; from the package.
-pub fn closed() {
-    let mut machine = Machine::boot(2, &[]);
+pub fn closed(debian: Debian) {
+    let mut machine = Machine::boot(debian, 2, &[]);
     fresh(&machine, &config(&format!("[nginx]\nlisten = [\"81\"]\nserver_name = \"{NAME}\"")));
     machine.run(&format!("chmod 0700 /home/{USER}")).ok();
     fs::copy(made(".deb"), machine.root().join("home/admin/cutover.deb")).unwrap();
@@ -58,8 +58,8 @@ fn shell_quoted(text: &str) -> String {
 }
 
 /// Begun without systemd, and moved to it without losing a request; not back while it runs.
-pub fn moved() {
-    let machine = Machine::boot(6, &[]);
+pub fn moved(debian: Debian) {
+    let machine = Machine::boot(debian, 6, &[]);
     let of_systemd = config(&format!("[nginx]\nserver_name = \"{NAME}\"\n[push]\nrepository = \"octo/shop\""));
     fresh(&machine, &format!("runner = \"direct\"\n{of_systemd}"));
     unpack(&machine);
@@ -117,7 +117,7 @@ fn docker_comes_back(machine: &Machine) {
     assert!(installed.stderr.contains("deploys will fail until this is mended: cannot find "), "{installed:?}");
     installed.ok();
     machine.run("test ! -e /etc/sudoers.d/zz-cutover-dailry && test ! -e /etc/systemd/system/dailry@.service").ok();
-    let verified = machine.run("systemd-analyze verify --man=no dailry-bootup.service");
+    let verified = machine.run("systemd-analyze verify dailry-bootup.service");
     assert_eq!((verified.code, verified.stderr.as_str()), (0, ""));
     assert_eq!(machine.run("systemctl is-enabled dailry-bootup.service").ok(), "enabled\n");
 
@@ -145,8 +145,8 @@ fn docker_comes_back(machine: &Machine) {
 }
 
 /// Without root: an nginx of the user's own, the direct runner, and cron for the boot.
-pub fn by_cron() {
-    let mut machine = Machine::boot(3, &[]);
+pub fn by_cron(debian: Debian) {
+    let mut machine = Machine::boot(debian, 3, &[]);
     fresh(&machine, &config("[nginx]\nown = true\nlisten = [\"8080\"]"));
     let tools = machine.root().join("home/potados/tools");
     fs::create_dir(&tools).unwrap();
@@ -171,14 +171,14 @@ pub fn by_cron() {
 }
 
 /// From a clone: the same line as in the README, which then builds the tools on the machine itself.
-pub fn from_a_clone() {
+pub fn from_a_clone(debian: Debian) {
     // The toolchain and the crates are the host's: nothing is downloaded here.
     let cargo_home =
         std::env::var("CARGO_HOME").unwrap_or_else(|_| format!("{}/.cargo", std::env::var("HOME").unwrap()));
     let sysroot = host("rustc", &["--print", "sysroot"]);
     let binds =
         [format!("--bind-ro={}:/opt/rust", sysroot.trim()), format!("--bind-ro={cargo_home}/registry:/opt/registry")];
-    let machine = Machine::boot(4, &binds);
+    let machine = Machine::boot(debian, 4, &binds);
     fresh(&machine, &config(&format!("runner = \"systemd\"\n[nginx]\nserver_name = \"{NAME}\"")));
     let clone = machine.root().join("home/admin/cutover");
     fs::create_dir(&clone).unwrap();

@@ -2,23 +2,24 @@
 //! release serves, without anybody's help, and the next deploy works.
 
 use std::process::Stdio;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
-use crate::machine::{Machine, await_that};
+use crate::machine::{Debian, Machine, await_that};
+use crate::sample::Random;
 use crate::server::{NAME, PATIENCE, USER, answer, commit, config, fresh, status, tool};
 
 /// How often the power is cut at least.
 pub const CUTS: u32 = 25;
 
-pub fn run(cuts: u32) {
-    let mut machine = Machine::boot(5, &[]);
+pub fn run(debian: Debian, cuts: u32, seed: u64) {
+    let mut machine = Machine::boot(debian, 5, &[]);
     fresh(&machine, &config(&format!("[nginx]\nserver_name = \"{NAME}\"")));
     crate::server::unpack(&machine);
     machine
         .run_as("admin", "cd cutover-*-linux && sudo ./install --config ~/cafeteria.toml --user potados --deploy")
         .ok();
     let mut serving = "v1".to_owned();
-    let mut seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let mut random = Random::of(seed);
     // How long a deploy takes here: cuts fall anywhere within it, and a little behind it.
     commit(&machine, "v2", "");
     let began = Instant::now();
@@ -30,8 +31,7 @@ pub fn run(cuts: u32) {
         let version = format!("v{}", cut + 3);
         commit(&machine, &version, "");
         machine.run("sync").ok();
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let after = whole.mul_f64(1.1 * (seed >> 40) as f64 / f64::from(1 << 24));
+        let after = whole.mul_f64(1.1 * random.fraction());
         let mut deploy = machine.command_as(USER, ".cafeteria/bin/deploy");
         let mut deploy = deploy.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(after);

@@ -1,5 +1,6 @@
 //! What the stories have in common: a server with a user, a repository and an app, and what is expected of it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -55,9 +56,9 @@ pub fn commit(machine: &Machine, version: &str, behaviour: &str) {
     machine.run_as(USER, &script).ok();
 }
 
-/// The archive and the package, made from a fresh copy of this project.
+/// The archive and the package, made of the tools that all tests have.
 pub fn dist() {
-    host("make", &["--quiet", "-C", env!("CARGO_MANIFEST_DIR"), "dist"]);
+    host("make", &["--quiet", "-C", env!("CARGO_MANIFEST_DIR"), "dist", "BUILD=--bins --examples"]);
 }
 
 /// Copies the archive to the admin's home and unpacks it there.
@@ -117,6 +118,33 @@ pub fn serves(machine: &Machine, version: &str) {
 #[track_caller]
 pub fn comes_to_serve(machine: &Machine, version: &str) {
     await_that(&format!("{version} is served"), PATIENCE, || answer(machine, 80).as_deref() == Some(version));
+}
+
+/// Insists that SECURITY.md states of every unit that is laid, and nothing else than systemd rates it; returns what it states.
+#[track_caller]
+pub fn exposures_are_stated(machine: &Machine) -> BTreeMap<String, String> {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("SECURITY.md")).unwrap();
+    let mut stated = BTreeMap::new();
+    for row in page.lines().filter(|line| line.starts_with("| `APP")) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let units = cells[1].split('`').filter(|part| part.starts_with("APP"));
+        stated.extend(units.map(|unit| (unit.replace("APP", "cafeteria"), cells[2].to_owned())));
+    }
+    let laid = machine.run("cd /etc/systemd/system && ls cafeteria*.service").ok();
+    assert!(laid.lines().count() >= 2, "{laid}");
+    for file in laid.lines() {
+        // The template of the instances is no unit of its own.
+        let units =
+            if file == "cafeteria@.service" { vec!["cafeteria@A.service", "cafeteria@B.service"] } else { vec![file] };
+        for unit in units {
+            let rated = machine.run(&format!("systemd-analyze security --no-pager {unit}")).ok();
+            let rating = rated.lines().last().unwrap();
+            println!("    {rating}");
+            let score = rating.rsplit_once(": ").unwrap().1.split_whitespace().next().unwrap();
+            assert_eq!(stated.get(unit).map(String::as_str), Some(score), "SECURITY.md says otherwise than {rating}");
+        }
+    }
+    stated
 }
 
 /// A load from outside.

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use crate::machine::{Machine, await_that};
+use crate::machine::{Debian, Machine, await_that};
 use crate::server::{
     NAME, PATIENCE, USER, comes_to_serve, commit, config, fresh, load, none_lost, serves, status, tool, unpack,
 };
@@ -12,8 +12,8 @@ use crate::server::{
 const HOG: &str = "(until [ -e ../../hog.$PORT ]; do sleep 0.2; done; \
                    { head -c 500000000 /dev/zero; sleep 1000; } | tail >/dev/null) & exec npm start -- --port=$PORT";
 
-pub fn run() {
-    let mut machine = Machine::boot(8, &[]);
+pub fn run(debian: Debian) {
+    let mut machine = Machine::boot(debian, 8, &[]);
     let plain = config(&format!("[nginx]\nserver_name = \"{NAME}\""));
     let run = "stop_timeout = \"5s\"\nprocesses = 2\nmax_memory = \"400M\"\nopen_files = 4096\nnice = -5\n";
     let worker = "[[worker]]\nname = \"mail\"\ncommand = \"echo mailing as $WORKER_INDEX; exec sleep infinity\"\ncount = 2\nmax_memory = \"100M\"\n";

@@ -1,5 +1,6 @@
 //! The `load` command: a load on a web server, for a duration or until its stdin ends, and a
 //! line of figures for each step of whatever happens meanwhile.
+#![allow(clippy::disallowed_methods, clippy::indexing_slicing)]
 
 #[path = "mod.rs"]
 mod load;

@@ -178,7 +178,9 @@ fn load_until(enough: u64, timeout: Duration, target: SocketAddr, post_share: u8
 
 /// Waits until a load has made so many requests.
 fn has_made(load: &Load, requests: u64) {
+    let deadline = Instant::now() + Duration::from_secs(60);
     while load.snapshot().requests < requests {
+        assert!(Instant::now() < deadline, "not {requests} requests within a minute");
         thread::sleep(Duration::from_millis(10));
     }
 }

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use cutover::lock;
 
+use super::Outcome;
 use super::trace::{self, Fault, Point};
-use super::{Outcome, Share};
 use crate::load::{self, Load, Plan};
 use crate::pushed_site::SECTION;
+use crate::sample::Share;
 use crate::site::{Ran, Sample, Site, built, parent};
 
 /// How long processes without an owner may take to be gone.
@@ -30,6 +31,8 @@ pub struct Subject {
     command: fn(&Site) -> Command,
     /// What must hold when it is done, `other` being the instance that was disabled before.
     is_done: fn(&Site, other: &str) -> bool,
+    /// The exit code that it ends with when nothing disturbs it.
+    code: i32,
     /// The connections of the load; None: the situation is one in which nothing is served.
     load: Option<Connections>,
     /// Whether a run after one that has failed, not one that was killed, is to finish it.
@@ -41,23 +44,32 @@ enum Connections {
     KeptAliveAndFresh,
     /// A reload of nginx ends kept-alive ones.
     Fresh,
+    /// A release that dies takes with it what it has in flight.
+    None,
 }
 
 impl Subject {
-    /// Which of these faults are tried: where there is much to start and to stop, the first of those that a tool takes alike.
+    /// Which of these faults are tried: where there is much to start and to stop, the first of those that a tool takes alike,
+    /// unless it goes back.
     pub fn faults<'a>(&self, all: &'a [Fault]) -> &'a [Fault] {
-        if self.config.is_empty() { all } else { &all[..1] }
+        if self.config.is_empty() || self.goes_back() { all } else { &all[..1] }
+    }
+
+    /// Whether what it does when nothing disturbs it is to go back after its cutover.
+    pub fn goes_back(&self) -> bool {
+        self.code == 4
     }
 }
 
 /// All tools that change something.
-pub static SUBJECTS: [Subject; 13] = [
+pub static SUBJECTS: [Subject; 16] = [
     Subject {
         tool: "deploy",
         config: "",
         prepare: |site, number| drop(site.commit(&format!("v{number}"), "")),
         command: |site| site.tool("deploy", &[]),
         is_done: |site, other| is_enabled(site, other) && serves_head(site) && both_run(site),
+        code: 0,
         load: Some(Connections::KeptAliveAndFresh),
         is_tried_again: true,
     },
@@ -73,6 +85,7 @@ pub static SUBJECTS: [Subject; 13] = [
         is_done: |site, other| {
             is_enabled(site, other) && serves_head(site) && both_run(site) && !site.home.join("queue/push").exists()
         },
+        code: 0,
         load: Some(Connections::KeptAliveAndFresh),
         is_tried_again: false,
     },
@@ -84,7 +97,53 @@ pub static SUBJECTS: [Subject; 13] = [
         is_done: |site, other| {
             is_enabled(site, other) && serves_head(site) && both_run(site) && members(site, other) == TEAM_MEMBERS
         },
+        code: 0,
         load: Some(Connections::KeptAliveAndFresh),
+        is_tried_again: true,
+    },
+    Subject {
+        tool: "deploy, of a release that dies in its soak",
+        config: "",
+        prepare: a_release_that_dies,
+        command: |site| site.tool("deploy", &[]),
+        is_done: |site, other| !is_enabled(site, other) && serves_the_good_one(site),
+        code: 4,
+        load: Some(Connections::None),
+        is_tried_again: true,
+    },
+    Subject {
+        tool: "deploy, of processes and workers that die in their soak",
+        config: TEAM,
+        prepare: a_release_that_dies,
+        command: |site| site.tool("deploy", &[]),
+        is_done: |site, other| {
+            !is_enabled(site, other) && serves_the_good_one(site) && members(site, &enabled(site)) == TEAM_MEMBERS
+        },
+        code: 4,
+        load: Some(Connections::None),
+        is_tried_again: true,
+    },
+    Subject {
+        tool: "reload, to variables with which processes die in their soak",
+        config: MORTAL_TEAM,
+        prepare: |site, number| {
+            // Whatever the run before has left, the release serves with good variables.
+            soak(site, "50ms");
+            site.write_env(&format!("NUMBER={number}\n"));
+            site.run("reload", &[]).ok();
+            soak(site, "20s");
+            site.write_env(&format!("NUMBER={number}\nDIES=1\n"));
+        },
+        command: |site| site.tool("reload", &[]),
+        is_done: |site, other| {
+            let enabled = enabled(site);
+            !is_enabled(site, other)
+                && serves_head(site)
+                && members(site, &enabled) == TEAM_MEMBERS
+                && none_dies(site, &enabled)
+        },
+        code: 4,
+        load: Some(Connections::None),
         is_tried_again: true,
     },
     Subject {
@@ -98,6 +157,7 @@ pub static SUBJECTS: [Subject; 13] = [
                 && has_its_environment(site, other)
                 && members(site, other) == TEAM_MEMBERS
         },
+        code: 0,
         load: Some(Connections::KeptAliveAndFresh),
         is_tried_again: true,
     },
@@ -107,6 +167,7 @@ pub static SUBJECTS: [Subject; 13] = [
         prepare: |_, _| {},
         command: |site| site.tool("rollback", &[]),
         is_done: |site, other| is_enabled(site, other) && both_run(site),
+        code: 0,
         load: Some(Connections::KeptAliveAndFresh),
         is_tried_again: true,
     },
@@ -116,6 +177,7 @@ pub static SUBJECTS: [Subject; 13] = [
         prepare: |site, _| drop(site.shell("stop-instance $(disabled-instance)").ok()),
         command: |site| site.tool("rollback", &[]),
         is_done: |site, other| is_enabled(site, other) && both_run(site),
+        code: 0,
         load: Some(Connections::KeptAliveAndFresh),
         is_tried_again: true,
     },
@@ -125,6 +187,7 @@ pub static SUBJECTS: [Subject; 13] = [
         prepare: |_, _| {},
         command: |site| site.tool("connect-to-nginx", &[]),
         is_done: |site, other| is_enabled(site, other) && both_run(site),
+        code: 0,
         load: Some(Connections::KeptAliveAndFresh),
         is_tried_again: true,
     },
@@ -134,6 +197,7 @@ pub static SUBJECTS: [Subject; 13] = [
         prepare: |site, _| drop(site.shell("stop-instance $(disabled-instance)").ok()),
         command: |site| site.tool("start-instance", &[&disabled(site)]),
         is_done: |site, other| !is_enabled(site, other) && both_run(site),
+        code: 0,
         load: Some(Connections::KeptAliveAndFresh),
         is_tried_again: true,
     },
@@ -143,6 +207,7 @@ pub static SUBJECTS: [Subject; 13] = [
         prepare: |site, _| drop(site.shell("start-instance $(disabled-instance)").ok()),
         command: |site| site.tool("stop-instance", &[&disabled(site)]),
         is_done: |site, other| !is_enabled(site, other) && site.run("pid", &[other]).code == 1,
+        code: 0,
         load: Some(Connections::KeptAliveAndFresh),
         is_tried_again: true,
     },
@@ -156,6 +221,7 @@ pub static SUBJECTS: [Subject; 13] = [
             let link = fs::read_link(site.home.join("instances").join(other)).unwrap_or_default();
             !is_enabled(site, other) && link.to_str().unwrap().ends_with(&head[..12])
         },
+        code: 0,
         load: Some(Connections::KeptAliveAndFresh),
         is_tried_again: true,
     },
@@ -169,6 +235,7 @@ pub static SUBJECTS: [Subject; 13] = [
         },
         command: |site| site.tool("bootup", &[]),
         is_done: |site, other| !is_enabled(site, other) && both_run(site),
+        code: 0,
         load: None,
         is_tried_again: true,
     },
@@ -186,6 +253,7 @@ pub static SUBJECTS: [Subject; 13] = [
         },
         command: install,
         is_done: is_laid_out,
+        code: 0,
         load: Some(Connections::Fresh),
         is_tried_again: true,
     },
@@ -198,27 +266,64 @@ pub static SUBJECTS: [Subject; 13] = [
         },
         command: install,
         is_done: is_laid_out,
+        code: 0,
         load: Some(Connections::Fresh),
         is_tried_again: true,
     },
 ];
 
+/// Has a good release serve, whatever the run before has left, with the one before it as its standby, and commits one that
+/// dies as soon as it is enabled.
+fn a_release_that_dies(site: &Site, number: usize) {
+    soak(site, "50ms");
+    site.commit(&format!("v{number}"), "");
+    site.run("deploy", &[]).ok();
+    soak(site, "20s");
+    site.commit(&format!("v{number}-dies"), "dies 0");
+}
+
+/// Has deploys watch for so long.
+fn soak(site: &Site, time: &str) {
+    let path = site.home.join("config.toml");
+    let config = fs::read_to_string(&path).unwrap();
+    let others = ["50ms", "20s"].map(|other| format!("soak = \"{other}\""));
+    let changed = others.iter().fold(config, |text, other| text.replace(other, &format!("soak = \"{time}\"")));
+    fs::write(path, changed).unwrap();
+}
+
+/// Whether the release before the one that dies is served.
+fn serves_the_good_one(site: &Site) -> bool {
+    let version = fs::read_to_string(site.source().join("VERSION")).unwrap();
+    site.get("/") == (200, version.replace("-dies", ""))
+}
+
+/// Whether no process of an instance has the variable with which it dies.
+fn none_dies(site: &Site, instance: &str) -> bool {
+    site.run("pid", &[instance]).ok().lines().all(|pid| {
+        let environment = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap_or_default();
+        !environment.split('\0').any(|variable| variable == "DIES=1")
+    })
+}
+
 /// Quick deploys; a drain that leaves time for an answer on a busy machine.
 pub const QUICK: &str = "[deploy]\nsoak = \"50ms\"\ndrain_timeout = \"500ms\"\nkeep_releases = 2\n";
 
 /// Several processes, and workers.
-const TEAM: &str = r#"
-[run]
-command = "exec ./app"
-processes = 2
-[[worker]]
-name = "mail"
-command = "exec sleep 1000"
-count = 2
-[[worker]]
-name = "news"
-command = "exec sleep 1000"
-"#;
+macro_rules! team {
+    ($command:literal) => {
+        concat!(
+            "\n[run]\ncommand = ",
+            $command,
+            "\nprocesses = 2\n[[worker]]\nname = \"mail\"\ncommand = \"exec sleep 1000\"\ncount = 2\n",
+            "[[worker]]\nname = \"news\"\ncommand = \"exec sleep 1000\"\n"
+        )
+    };
+}
+const TEAM: &str = team!("\"exec ./app\"");
+/// The same, of which each process dies as soon as it is enabled with a variable that says so.
+const MORTAL_TEAM: &str = team!(
+    r#""[ -z \"$DIES\" ] || (until [ x$(readlink ../../state/enabled) = x$INSTANCE ]; do sleep 0.01; done; kill -9 $$) & exec ./app""#
+);
 /// What runs of them beside the enabled instance.
 const TEAM_MEMBERS: [&str; 5] = ["0", "1", "mail.0", "mail.1", "news.0"];
 
@@ -270,6 +375,10 @@ fn disabled(site: &Site) -> String {
     site.run("disabled-instance", &[]).ok().trim().to_owned()
 }
 
+fn enabled(site: &Site) -> String {
+    site.run("enabled-instance", &[]).ok().trim().to_owned()
+}
+
 fn is_enabled(site: &Site, instance: &str) -> bool {
     site.run("enabled-instance", &[]).stdout.trim() == instance
 }
@@ -293,7 +402,7 @@ pub fn disturb(subject: &Subject, faults: &[Fault], share: Share) -> Outcome {
         site.commit(version, "");
         site.run("deploy", &[]).ok();
     }
-    let load = subject.load.map(|connections| {
+    let load = subject.load.filter(|connections| *connections != Connections::None).map(|connections| {
         let kept_alive = if connections == Connections::Fresh { 0 } else { 6 };
         Load::start(Plan { kept_alive, fresh: 2, pace: Some(Duration::from_millis(5)), ..Plan::on(site.address()) })
     });
@@ -303,7 +412,7 @@ pub fn disturb(subject: &Subject, faults: &[Fault], share: Share) -> Outcome {
     (subject.prepare)(&site, number);
     let other = disabled(&site);
     let (ran, points) = trace::points((subject.command)(&site), &log);
-    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(ran.code, subject.code, "{ran:?}");
     assert!((subject.is_done)(&site, &other), "{} undisturbed", subject.tool);
     assert!(points.len() >= 3, "{points:?}");
 
@@ -321,7 +430,7 @@ pub fn disturb(subject: &Subject, faults: &[Fault], share: Share) -> Outcome {
                 outcome.failures.push(format!("{fault:?} at {} {}: {reason}", point.call, point.nth));
             }
             let is_alike = !["stop-instance", "install, of a webhook or without it"].contains(&subject.tool);
-            if is_alike && !come_to(&site, baseline) {
+            if is_alike && !subject.goes_back() && !come_to(&site, baseline) {
                 let now: Vec<String> = site.processes().into_iter().map(command_line).collect();
                 outcome.failures.push(format!("{fault:?} at {point:?}: not the processes of before, but {now:?}"));
             }
@@ -357,28 +466,31 @@ fn one(
         let is_told = ran.code == 0 || ran.stderr.lines().last().is_some_and(|line| line.contains(": cannot "));
         // Unless what failed was telling it.
         let is_mute = point.call == "write" && ran.stderr.is_empty();
-        if ![0, 2, 3, 4, 124].contains(&ran.code) || !(is_told || is_mute) {
+        if ![0, 2, 3, 4, 5, 124].contains(&ran.code) || !(is_told || is_mute || subject.code != 0) {
             return Err(format!("it ended with {ran:?}"));
         }
+        is_true(site, &before, &ran)?;
     }
 
     no_orphans(site)?;
     none_doubled(site)?;
     whole_releases(site)?;
     nginx_could_start(site)?;
-    if subject.load.is_some() {
+    // Of a tool that was killed before its way back nobody takes the traffic from a release that dies and comes back.
+    let may_be_dying = subject.goes_back() && (matches!(fault, Fault::Signal(_)) || ran.code == 5);
+    if subject.load.is_some() && !may_be_dying {
         one_release_serves(site)?;
     }
     let after = State::of(site);
     let status = site.status();
     let is_told = status["change"]["doing"].is_string() && status["change"]["pid"].is_null();
     // One that needed fewer calls than the one counted was not disturbed.
-    let may_be_done = ran.code == 0 || matches!(fault, Fault::Signal(_)) && is_leaving;
+    let may_be_done = ran.code == subject.code || matches!(fault, Fault::Signal(_)) && is_leaving;
     if may_be_done && status["change"].is_null() && (subject.is_done)(site, &other) {
         return Ok(());
     }
     let again = Ran::of(&(subject.command)(site).output().unwrap());
-    if again.code != 0 {
+    if again.code != subject.code {
         return Err(format!("run again, it ended with {again:?}; before: {ran:?}"));
     }
     let finished = State::of(site);
@@ -398,6 +510,18 @@ fn one(
     none_doubled(site)?;
     whole_releases(site)?;
     if subject.load.is_some() { one_release_serves(site) } else { Ok(()) }
+}
+
+/// The exit code says what serves: as before, but for success and for a way back that has failed; that one names it.
+fn is_true(site: &Site, before: &State, ran: &Ran) -> Result<(), String> {
+    let (now, then) = (&State::of(site).links[0], &before.links[0]);
+    match ran.code {
+        3 | 4 | 124 if now != then => Err(format!("it ended with {ran:?}, but {now:?} serves instead of {then:?}")),
+        5 if !["now nginx uses ", "; enabled is ", " stands in with "].iter().any(|word| ran.stderr.contains(word)) => {
+            Err(format!("it does not say what serves: {ran:?}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What a tool can change.

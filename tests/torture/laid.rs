@@ -2,9 +2,10 @@
 
 use std::process::Command;
 
+use super::Outcome;
 use super::interrupted::{nginx_could_start, no_orphans, words};
 use super::trace::{self, Fault};
-use super::{Outcome, Share};
+use crate::sample::Share;
 use crate::site::{Ran, Sample, Site, built};
 
 /// Which of the two.
@@ -37,9 +38,9 @@ impl Work {
     fn is_done(self, site: &Site) -> Result<(), String> {
         let ran = match self {
             Work::FirstInstall => site.run("deploy", &[]),
-            Work::Remove => {
-                site.shell("! ls -A .shop | grep -vxE 'releases|instances|hooks|logs|config.toml|env|repo.git|bin'")
-            }
+            Work::Remove => site.shell(
+                "! ls -A .shop | grep -vxE 'releases|instances|hooks|logs|config.toml|env|repo.git|bin|.cutover'",
+            ),
         };
         let is_right = match self {
             Work::FirstInstall => site.get("/") == (200, "v1\n".to_owned()),

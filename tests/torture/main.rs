@@ -1,13 +1,24 @@
 //! The torture: faults of all kinds at every point where they can strike, and one table of what became of them.
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::string_slice,
+    clippy::unwrap_used
+)]
 
 #[path = "../load/mod.rs"]
 mod load;
+#[path = "../not_tested.rs"]
+mod not_tested;
 #[path = "../pushed_site.rs"]
 #[allow(dead_code)]
 mod pushed_site;
 #[path = "../ran.rs"]
 mod ran;
+#[path = "../sample.rs"]
+mod sample;
 #[path = "../site.rs"]
 #[allow(dead_code)]
 mod site;
@@ -24,9 +35,10 @@ use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 
+use sample::{Share, any_seed};
 use torture::interrupted::{self, SUBJECTS, Subject};
 use torture::laid::{self, Work};
-use torture::{Fault, Outcome, Share, crashed, disk, pushed};
+use torture::{Fault, Outcome, crashed, disk, pushed};
 
 /// Try faults of all kinds, and fail when one is not survived
 #[derive(Parser)]
@@ -40,6 +52,9 @@ struct Arguments {
     /// Only so many points for each tool and fault
     #[arg(long)]
     sample: Option<usize>,
+    /// What chooses these points; the same one chooses the same points [default: another one each time]
+    #[arg(long, requires = "sample")]
+    seed: Option<u64>,
     /// Said by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -59,6 +74,12 @@ enum Section {
     Disk,
 }
 
+impl Arguments {
+    fn share(&self) -> Share {
+        self.sample.map_or(Share::All, |count| Share::Sample { count, seed: self.seed.unwrap_or_default() })
+    }
+}
+
 /// How often what keeps an instance running is killed.
 const CRASHES: usize = 20;
 /// How many things are tried at the same time: much of it is waiting.
@@ -68,17 +89,20 @@ const LANES: usize = 3;
 type Job = Box<dyn FnOnce() -> Outcome + Send>;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let mut arguments = Arguments::parse();
+    if let Some(count) = arguments.sample {
+        let seed = *arguments.seed.get_or_insert_with(any_seed);
+        println!(
+            "torture: {count} points for each tool and fault; the same ones again: --sample {count} --seed {seed}"
+        );
+    }
     let is_wanted = |section: &Section| arguments.sections.is_empty() || arguments.sections.contains(section);
     let sections: Vec<Section> = Section::value_variants().iter().copied().filter(is_wanted).collect();
     let mut outcomes = side_by_side(sections.iter().flat_map(|section| jobs(&arguments, *section)).collect());
     // Last, for from here on this process sees file systems of its own.
     if sections.contains(&Section::Disk) {
         for trouble in disk::TROUBLES {
-            match disk::goes_bad(trouble) {
-                Some(outcome) => outcomes.push(outcome),
-                None => eprintln!("NOT TESTED: {trouble:?} disk, for this is not root"),
-            }
+            outcomes.extend(disk::goes_bad(trouble));
         }
     }
     print!("{}", table(&outcomes));
@@ -88,7 +112,7 @@ fn main() -> ExitCode {
 
 /// What there is to do in a section, except with disks.
 fn jobs(arguments: &Arguments, section: Section) -> Vec<Job> {
-    let share = arguments.sample.map_or(Share::All, Share::Sample);
+    let share = arguments.share();
     match section {
         Section::Killed => {
             let mut jobs = disturbing(arguments, &[Fault::Signal("KILL"), Fault::Signal("TERM"), Fault::Signal("INT")]);
@@ -112,7 +136,7 @@ fn jobs(arguments: &Arguments, section: Section) -> Vec<Job> {
 }
 
 fn disturbing(arguments: &Arguments, faults: &'static [Fault]) -> Vec<Job> {
-    let share = arguments.sample.map_or(Share::All, Share::Sample);
+    let share = arguments.share();
     let wanted = |subject: &&Subject| arguments.tool.as_deref().is_none_or(|tool| tool == subject.tool);
     let is_signal = |fault: &Fault| matches!(fault, Fault::Signal(_));
     let befalls = |subject: &&Subject| subject.is_tried_again || faults.iter().all(is_signal);
@@ -134,7 +158,7 @@ fn side_by_side(jobs: Vec<Job>) -> Vec<Outcome> {
             let outcome = job();
             let (what, faults, lost) = (&outcome.what, outcome.faults, outcome.lost);
             eprintln!("torture: {what}: {faults} tried, {lost} lost, {}", cutover::output::span(began.elapsed()));
-            outcome.failures.iter().for_each(|failure| eprintln!("torture: FAILURE: {failure:.300}"));
+            outcome.failures.iter().for_each(|failure| eprintln!("torture: FAILURE: {failure:.1000}"));
             ended.lock().unwrap().push((at, outcome));
         }
     };

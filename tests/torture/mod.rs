@@ -6,31 +6,9 @@ pub mod disk;
 pub mod interrupted;
 pub mod laid;
 pub mod pushed;
-mod trace;
+pub mod trace;
 
 pub use trace::Fault;
-
-/// How much of it is tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Share {
-    /// Every point: for `make torture`.
-    #[allow(dead_code)]
-    All,
-    /// So many, spread evenly.
-    Sample(usize),
-}
-
-impl Share {
-    /// This share of all of them.
-    pub fn of<T>(self, all: Vec<T>) -> Vec<T> {
-        let Share::Sample(wanted) = self else { return all };
-        let count = all.len();
-        let step = count.div_ceil(wanted).max(1);
-        // From the middle of each stretch: the first and the last calls are of least interest.
-        let chosen = |at: &usize| at % step == step / 2;
-        all.into_iter().enumerate().filter(|(at, _)| chosen(at)).map(|(_, one)| one).collect()
-    }
-}
 
 /// What became of one kind of fault.
 #[derive(Debug)]

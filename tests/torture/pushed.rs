@@ -4,9 +4,10 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use super::Outcome;
 use super::trace::{self, Fault, Point};
-use super::{Outcome, Share};
 use crate::pushed_site::SECTION;
+use crate::sample::Share;
 use crate::site::{Ran, Sample, Site};
 use crate::torture::interrupted::QUICK;
 use crate::webhook::github_push;

@@ -114,9 +114,10 @@ fn line_of(text: &str, section: &str, key: &str) -> Option<usize> {
 pub fn describe(text: &str, error: &toml::de::Error) -> String {
     let lines: Vec<&str> = error.message().lines().collect();
     let message = lines.join(" ").replace("unknown field", "unknown key").replace("missing field", "missing key");
-    let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
+    let line = error.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count() + 1);
     match line {
         Some(line) => format!("line {line}: {message}; see cutover-config(5)"),
-        None => format!("{message}; see cutover-config(5)"),
+        // It is about the whole.
+        None => format!("line 1: {message}; see cutover-config(5)"),
     }
 }

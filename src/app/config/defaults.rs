@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::{Build, Deploy, Health, Hooks, Nginx, Processes, Run, Standby};
+use super::{Build, Check, Deploy, Health, Hooks, Nginx, Processes, Push, Run, Standby};
 use crate::app::names::{Instance, Port};
 use crate::health::StatusSet;
 
@@ -48,6 +48,19 @@ impl Default for Nginx {
             failover: true,
             conf_dir: PathBuf::from("/etc/nginx/conf.d"),
             own: false,
+            check: Check::default(),
+        }
+    }
+}
+
+impl Default for Push {
+    fn default() -> Push {
+        Push {
+            repository: None,
+            branch: None,
+            secret_file: default_secret_file(),
+            port: default_push_port(),
+            poll: None,
         }
     }
 }

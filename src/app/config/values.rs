@@ -1,4 +1,5 @@
 //! How single values of the configuration are read, and what is wrong with one: the line is told by who calls.
+#![deny(clippy::arithmetic_side_effects)]
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,13 +9,16 @@ use regex::bytes::Regex;
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::{Processes, Worker};
+use super::{Check, Processes, Worker};
 use crate::app::names::Instance;
 use crate::docker;
+use crate::harmless::{harmless, is_harmful};
 use crate::health::StatusSet;
 
 /// The shortest time between two questions to a repository's host.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+/// The longest time that anything can be given: there are sums of several.
+const LONGEST_DURATION: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
 /// No program runs in less memory, in bytes.
 const LEAST_MEMORY: u64 = 1 << 20;
 
@@ -51,8 +55,8 @@ pub(super) fn worker_name<'de, D: Deserializer<'de>>(from: D) -> Result<String, 
 
 pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     from_text(from, |text| {
-        humantime::parse_duration(text)
-            .map_err(|_| format!("expected a duration such as \"30s\" or \"5m\", got {text:?}"))
+        let given = humantime::parse_duration(text).ok().filter(|given| *given <= LONGEST_DURATION);
+        given.ok_or_else(|| format!("expected a duration such as \"30s\" or \"5m\", got {text:?}"))
     })
 }
 
@@ -74,12 +78,9 @@ pub(super) fn processes<'de, D: Deserializer<'de>>(from: D) -> Result<Processes,
 /// A size as systemd takes it: bytes, or with K, M or G behind the number multiples of 1024.
 pub(super) fn size<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
     from_text(from, |text| {
-        let (digits, factor) = match text.as_bytes().last().map(u8::to_ascii_uppercase) {
-            Some(b'K') => (&text[..text.len() - 1], 1 << 10),
-            Some(b'M') => (&text[..text.len() - 1], 1 << 20),
-            Some(b'G') => (&text[..text.len() - 1], 1 << 30),
-            _ => (text, 1),
-        };
+        let units = [(['k', 'K'], 1 << 10), (['m', 'M'], 1 << 20), (['g', 'G'], 1 << 30)];
+        let with_unit = units.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)));
+        let (digits, factor) = with_unit.unwrap_or((text, 1));
         let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
         let bytes = bytes.filter(|bytes| *bytes >= LEAST_MEMORY);
         bytes.map(Some).ok_or_else(|| format!("expected a size of at least \"1M\", such as \"300M\", got {text:?}"))
@@ -111,7 +112,7 @@ pub(super) fn worker_count<'de, D: Deserializer<'de>>(from: D) -> Result<usize, 
 pub(super) fn workers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Worker>, D::Error> {
     let workers = Vec::<Worker>::deserialize(from)?;
     let names: Vec<&str> = workers.iter().map(|worker| worker.name.as_str()).collect();
-    match names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
+    match names.iter().enumerate().find(|(at, name)| names.iter().take(*at).any(|other| other == *name)) {
         Some((_, name)) => Err(de::Error::custom(format!("two workers are called {name:?}"))),
         None => Ok(workers),
     }
@@ -123,24 +124,73 @@ pub(super) fn status_set<'de, D: Deserializer<'de>>(from: D) -> Result<StatusSet
 
 pub(super) fn pattern<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Regex>, D::Error> {
     from_text(from, |text| {
+        shown_as_it_is(text)?;
         Regex::new(text).map(Some).map_err(|error| format!("body is not a regular expression: {error}"))
     })
+}
+
+/// A command, or arguments for one: any text, in which nothing acts on the terminal of whoever is shown it.
+fn shown_as_it_is(text: &str) -> Result<(), String> {
+    match harmless(text) == text.replace("\r\n", "\n") {
+        true => Ok(()),
+        false => Err(format!("{text:?} holds a control character, or one that hides or reorders text")),
+    }
+}
+
+/// A path or another word, which is shown in messages and has no use for such characters.
+fn plain_word(text: &str) -> Result<String, String> {
+    match text.contains(is_harmful) {
+        false => Ok(text.to_owned()),
+        true => Err(format!("{text:?} holds a control character, or one that hides or reorders text")),
+    }
+}
+
+pub(super) fn path<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+    from_text(from, plain_word).map(PathBuf::from)
+}
+
+pub(super) fn optional_path<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+    path(from).map(Some)
+}
+
+pub(super) fn optional_command<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    from_text(from, |text| shown_as_it_is(text).map(|()| Some(text.to_owned())))
+}
+
+pub(super) fn arguments<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let arguments = Vec::<String>::deserialize(from)?;
+    arguments.iter().try_for_each(|argument| shown_as_it_is(argument)).map_err(de::Error::custom)?;
+    Ok(arguments)
 }
 
 pub(super) fn not_empty<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     from_text(from, |text| match text.trim() {
         "" => Err("expected a command, got an empty string".to_owned()),
-        _ => Ok(text.to_owned()),
+        _ => shown_as_it_is(text).map(|()| text.to_owned()),
     })
 }
 
 /// A word handed to git: not empty, and no option in disguise.
 pub(super) fn argument<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
-    from_text(from, |text| match text {
+    from_text(from, argument_of)
+}
+
+fn argument_of(text: &str) -> Result<String, String> {
+    match text {
         "" => Err("expected a text, got an empty string".to_owned()),
         _ if text.starts_with('-') => Err(format!("{text:?} would be taken for an option")),
-        _ if text.contains(char::is_control) => Err(format!("{text:?} holds a control character")),
-        _ => Ok(text.to_owned()),
+        _ => plain_word(text),
+    }
+}
+
+/// [`argument`] for what may hold a password: it is not shown.
+pub(super) fn source_address<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    from_text(from, |text| match text {
+        "" => Err("expected a URL or a path, got an empty string".to_owned()),
+        _ if text.starts_with('-') && !text.contains(['@', '?']) => argument_of(text),
+        _ if text.starts_with('-') => Err("a URL that begins with - would be taken for an option".to_owned()),
+        _ => plain_word(text)
+            .map_err(|_| "the URL holds a control character, or one that hides or reorders text".to_owned()),
     })
 }
 
@@ -203,7 +253,7 @@ pub(super) fn image_name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D
 pub(super) fn health_path<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     from_text(from, |text| {
         let is_path = text.is_empty() || text.starts_with('/');
-        match is_path && !text.contains(|c: char| c.is_control() || c.is_whitespace()) {
+        match is_path && !text.contains(|c: char| is_harmful(c) || c.is_whitespace()) {
             true => Ok(text.to_owned()),
             false => Err(format!("expected a path such as \"/health\", or \"\", got {text:?}")),
         }
@@ -216,7 +266,7 @@ pub(super) fn signal<'de, D: Deserializer<'de>>(from: D) -> Result<nix::sys::sig
 
 /// nginx's configuration is rendered by root, so nothing in it may end a directive or open a block.
 fn safe_for_nginx(text: &str) -> Result<String, String> {
-    match text.trim().is_empty() || text.contains(|c: char| c.is_control() || ";{}\"'\\#$".contains(c)) {
+    match text.trim().is_empty() || text.contains(|c: char| is_harmful(c) || ";{}\"'\\#$".contains(c)) {
         false => Ok(text.to_owned()),
         true => Err(format!("{text:?} cannot stand in nginx's configuration")),
     }
@@ -229,6 +279,10 @@ pub(super) fn nginx_word<'de, D: Deserializer<'de>>(from: D) -> Result<String, D
 pub(super) fn nginx_words<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     let words = Vec::<String>::deserialize(from)?;
     words.iter().map(|word| safe_for_nginx(word).map_err(de::Error::custom)).collect()
+}
+
+pub(super) fn check<'de, D: Deserializer<'de>>(from: D) -> Result<Check, D::Error> {
+    from_text(from, str::parse)
 }
 
 /// `[instances]` in the file's order: exactly two, with different names and ports.

@@ -51,7 +51,7 @@ impl Trace {
         let highest = glyphs.len() - 1;
         let bar = |value: f64| {
             let share = if high > low { (value - low) / (high - low) } else { 0.0 };
-            glyphs[((share * highest as f64).round() as usize).min(highest)]
+            glyphs.get(((share * highest as f64).round() as usize).min(highest)).copied().unwrap_or(' ')
         };
         let bars = (0..width).rev().map(|age| self.0.get(age).copied().flatten().map_or(' ', bar));
         bars.collect()

@@ -4,6 +4,7 @@ use super::super::{ProgramView, View, or_dash};
 use super::bars::{Glyphs, KEPT};
 use super::course::{Course, Sample, Traces};
 use super::layout::{Line, Rank, Side, aligned, fit, title, widths};
+use crate::harmless::Painted;
 use crate::history::Past;
 use crate::output;
 use crate::terminal::Size;
@@ -41,7 +42,7 @@ const MEMORY_BARS: usize = 6;
 type Row = [String; 10];
 
 /// The screen's lines: never more than its height, none with more characters than its width.
-pub fn lines(course: &Course, size: Size, glyphs: Glyphs) -> Vec<String> {
+pub fn lines(course: &Course, size: Size, glyphs: Glyphs) -> Vec<Painted> {
     let Some(seen) = &course.last else {
         return vec![title(&format!("{}: looking", course.app), "q quits", size)];
     };
@@ -231,6 +232,7 @@ mod tests {
             restarts: None,
             last_exit: None,
             last_exit_at: None,
+            supervise_replaced: None,
             processes,
             workers,
         }
@@ -246,6 +248,7 @@ mod tests {
                 app: "shop".to_owned(),
                 enabled: Some("A".to_owned()),
                 nginx: Some("A".to_owned()),
+                state_error: None,
                 nginx_error: None,
                 nginx_lacks: None,
                 change: None,
@@ -269,10 +272,15 @@ mod tests {
         course
     }
 
+    fn shown(moments: &[(u64, Duration)]) -> String {
+        let drawn = lines(&seen(moments), WIDE, Glyphs::ASCII);
+        drawn.iter().map(Painted::as_str).collect::<Vec<&str>>().join("\n")
+    }
+
     #[test]
     fn everything_has_its_place() {
         let moments = [(100, Duration::ZERO), (152, Duration::from_millis(250))];
-        let drawn = lines(&seen(&moments), WIDE, Glyphs::ASCII).join("\n");
+        let drawn = shown(&moments);
         let plain = drawn.replace("\x1b[1m", "").replace("\x1b[0m", "");
         let told: Vec<String> =
             plain.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
@@ -296,7 +304,6 @@ mod tests {
     #[test]
     fn what_began_again_is_not_counted_backwards() {
         let used = Duration::from_secs(9);
-        let shown = |moments: &[(u64, Duration)]| lines(&seen(moments), WIDE, Glyphs::ASCII).join("\n");
         let drawn = shown(&[(100, used), (7, Duration::from_secs(2))]);
         assert!(drawn.contains(": - requests/s") && drawn.contains(" 0.0% "), "{drawn}");
         let drawn = shown(&[(100, used), (101, used)]);
@@ -307,7 +314,8 @@ mod tests {
     #[test]
     fn nothing_is_drawn_before_the_first_look() {
         let drawn = lines(&Course::new("shop", true), Size { width: 30, height: 1 }, Glyphs::ASCII);
-        assert_eq!(drawn, ["\x1b[1mshop: looking          q quits\x1b[0m"]);
+        assert_eq!(drawn.len(), 1);
+        assert_eq!(drawn[0].as_str(), "\x1b[1mshop: looking          q quits\x1b[0m");
     }
 
     proptest! {
@@ -327,7 +335,7 @@ mod tests {
             let drawn = lines(&course, Size { width, height }, Glyphs::UNICODE);
             prop_assert!(drawn.len() <= height);
             for line in drawn {
-                let plain = line.replace("\x1b[1m", "").replace("\x1b[0m", "");
+                let plain = line.as_str().replace("\x1b[1m", "").replace("\x1b[0m", "");
                 prop_assert!(plain.chars().count() <= width && !plain.contains(char::is_control), "{plain:?}");
             }
         }

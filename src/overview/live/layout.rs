@@ -1,5 +1,6 @@
 //! Lines on a screen: aligned, cut to its width, and the least important left out where it is too low.
 
+use crate::harmless::{Painted, harmless_line};
 use crate::terminal::Size;
 
 /// What stands between two columns.
@@ -33,9 +34,8 @@ impl Line {
     }
 
     /// As it is drawn: those that say what an instance is stand out.
-    pub fn drawn(&self, width: usize) -> String {
-        let text = cut(&self.text, width);
-        if self.rank == Rank::Instance { bold(&text) } else { text }
+    pub fn drawn(&self, width: usize) -> Painted {
+        painted(&cut(&self.text, width), self.rank == Rank::Instance)
     }
 }
 
@@ -43,7 +43,7 @@ impl Line {
 pub fn fit(lines: &mut Vec<Line>, height: usize) -> usize {
     let mut hidden = 0;
     while lines.len() > height {
-        let Some(least) = (0..lines.len()).max_by_key(|at| lines[*at].rank) else { break };
+        let Some((least, _)) = lines.iter().enumerate().max_by_key(|(_, line)| line.rank) else { break };
         // Of those that are alike this is the last one.
         if lines.remove(least).rank != Rank::Blank {
             hidden += 1;
@@ -53,19 +53,27 @@ pub fn fit(lines: &mut Vec<Line>, height: usize) -> usize {
 }
 
 /// A title with something at the right edge.
-pub fn title(left: &str, right: &str, size: Size) -> String {
+pub fn title(left: &str, right: &str, size: Size) -> Painted {
     let room = size.width.saturating_sub(right.chars().count() + 1);
     let text = if left.chars().count() > room { left.to_owned() } else { format!("{left:<room$} {right}") };
-    bold(&cut(&text, size.width))
+    painted(&cut(&text, size.width), true)
 }
 
 /// As many characters as there is room for. None of them moves the cursor: an app or a person chose some of them.
 fn cut(text: &str, width: usize) -> String {
-    text.chars().filter(|character| !character.is_control()).take(width).collect()
+    harmless_line(text).chars().take(width).collect()
 }
 
-fn bold(text: &str) -> String {
-    format!("\x1b[1m{text}\x1b[0m")
+fn painted(text: &str, is_bold: bool) -> Painted {
+    let mut painted = Painted::new(true);
+    if is_bold {
+        painted.paint("\x1b[1m");
+    }
+    painted.add(text);
+    if is_bold {
+        painted.paint("\x1b[0m");
+    }
+    painted
 }
 
 /// On which side of its column a cell stands.
@@ -77,7 +85,12 @@ pub enum Side {
 
 /// How wide each column is.
 pub fn widths<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> [usize; COLUMNS] {
-    std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
+    let mut widths = [0; COLUMNS];
+    for row in rows {
+        let wider = |(width, cell): (&mut usize, &String)| *width = cell.chars().count().max(*width);
+        widths.iter_mut().zip(row).for_each(wider);
+    }
+    widths
 }
 
 /// A row's cells in their columns.
@@ -86,9 +99,13 @@ pub fn aligned<const COLUMNS: usize>(
     widths: [usize; COLUMNS],
     sides: [Side; COLUMNS],
 ) -> String {
-    let cells = row.iter().zip(widths).zip(sides).map(|((cell, width), side)| match side {
-        Side::Left => format!("{cell:<width$}"),
-        Side::Right => format!("{cell:>width$}"),
+    let cells = row.iter().zip(widths).zip(sides).map(|((cell, width), side)| {
+        // A format's width has a limit, and a cell that somebody else has filled has none.
+        let room = " ".repeat(width.saturating_sub(cell.chars().count()));
+        match side {
+            Side::Left => format!("{cell}{room}"),
+            Side::Right => format!("{room}{cell}"),
+        }
     });
     cells.collect::<Vec<String>>().join(GAP).trim_end().to_owned()
 }
@@ -112,10 +129,10 @@ mod tests {
 
     #[test]
     fn nothing_that_is_shown_moves_the_cursor() {
-        assert_eq!(Line::new(Rank::Trouble, "status 500: \x1b[2Jé\r\n!").drawn(16), "status 500: [2Jé");
-        assert_eq!(Line::new(Rank::Instance, "A").drawn(3), "\x1b[1mA\x1b[0m");
-        assert_eq!(title("shop", "q", Size { width: 8, height: 1 }), "\x1b[1mshop   q\x1b[0m");
-        assert_eq!(title("shop", "q", Size { width: 5, height: 1 }), "\x1b[1mshop\x1b[0m");
+        assert_eq!(Line::new(Rank::Trouble, "status 500: \x1b[2Jé\r\n!").drawn(16).as_str(), "status 500: é\u{fffd}!");
+        assert_eq!(Line::new(Rank::Instance, "A").drawn(3).as_str(), "\x1b[1mA\x1b[0m");
+        assert_eq!(title("shop", "q", Size { width: 8, height: 1 }).as_str(), "\x1b[1mshop   q\x1b[0m");
+        assert_eq!(title("shop", "q", Size { width: 5, height: 1 }).as_str(), "\x1b[1mshop\x1b[0m");
     }
 
     #[test]
@@ -123,5 +140,8 @@ mod tests {
         let rows = [["0", "5"], ["mail.0", "12"]].map(|row| row.map(str::to_owned));
         let drawn = rows.each_ref().map(|row| aligned(row, widths(&rows), [Side::Left, Side::Right]));
         assert_eq!(drawn, ["0        5", "mail.0  12"]);
+        let rows = [["x".repeat(70_000), "1".to_owned()], ["y".to_owned(), "2".to_owned()]];
+        let drawn = aligned(&rows[1], widths(&rows), [Side::Right, Side::Left]);
+        assert_eq!(drawn.len(), 70_003);
     }
 }

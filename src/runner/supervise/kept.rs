@@ -1,6 +1,7 @@
 //! One program of an instance, from start to start.
 
-use std::process::{Command, Stdio};
+use std::ffi::OsString;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
@@ -12,7 +13,6 @@ use crate::app::{App, Instance, Member, Port, config};
 use crate::command;
 use crate::process::{self, Bond, LET_END, Limits, Pid, Process, Until};
 use crate::runner::output::Output;
-use crate::source;
 
 /// The first pause before a restart; it doubles from crash to crash.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -31,7 +31,17 @@ pub struct Kept {
     pub is_told: bool,
     pause: Duration,
     restarts: u64,
-    last_exit: Option<(String, u64)>,
+    last_exit: Option<LastExit>,
+}
+
+/// How a program ended.
+#[derive(Clone)]
+struct LastExit {
+    how: String,
+    /// In seconds since 1970.
+    at: u64,
+    /// The last lines that it had printed.
+    words: String,
 }
 
 /// Where a program is in its life.
@@ -56,7 +66,7 @@ impl Kept {
 
     /// One that is to take the place of another, which ends for this reason: its record goes on.
     pub fn in_place_of(old: &Kept, who: Member, reason: String) -> Kept {
-        let last_exit = Some((reason, process::unix_now()));
+        let last_exit = Some(LastExit { how: reason, at: process::unix_now(), words: String::new() });
         Kept { is_told: false, restarts: old.restarts, last_exit, ..Kept::new(who) }
     }
 
@@ -88,8 +98,9 @@ impl Kept {
             port: self.port(instance),
             leash: self.leash().map(Pid::raw),
             restarts: self.restarts,
-            last_exit: self.last_exit.as_ref().map(|(how, _)| how.clone()),
-            last_exit_at: self.last_exit.as_ref().map(|(_, at)| *at),
+            last_exit: self.last_exit.as_ref().map(|exit| exit.how.clone()),
+            last_exit_at: self.last_exit.as_ref().map(|exit| exit.at),
+            last_words: self.last_exit.as_ref().map(|exit| exit.words.clone()),
             is_ending: self.is_ending(),
         }
     }
@@ -115,7 +126,9 @@ impl Kept {
                 }
             }
             Now::Ending { leash, kill_at, .. } if Instant::now() >= kill_at => {
-                signal_all(leash, Signal::SIGKILL);
+                // Its leash as well has to go on in order to see them end.
+                let _ = Process::with_pid(leash).map(|leash| leash.signal(Signal::SIGCONT));
+                end_all(leash, Signal::SIGKILL);
             }
             _ => {}
         }
@@ -123,12 +136,11 @@ impl Kept {
 
     /// Starts it in the release that the instance has now.
     pub fn start(&mut self, app: &App, instance: &Instance, output: &mut Output) -> Result<()> {
-        let release =
-            source::release_of(app, instance)?.ok_or_else(|| anyhow!("cannot run {instance}: it has no release"))?;
-        let mut command = self.command(app, output)?;
-        command.env_clear().envs(app.environment(&release, Some((instance, &self.who)))?);
-        command.current_dir(app.release(&release)).stdin(Stdio::null());
+        let release = app.release_of(instance)?.ok_or_else(|| anyhow!("cannot run {instance}: it has no release"))?;
+        // What it says from here on, and nothing of an earlier life, is why this one ends.
         let (stdout, stderr) = output.ends(&self.who)?;
+        let mut command = self.command(app)?;
+        command.envs(app.environment(&release, Some((instance, &self.who)))?).current_dir(app.release(&release));
         command.stdout(stdout).stderr(stderr);
         process::isolate(&mut command, Bond::Leashed(Until::AllEnded));
         let config::Run { open_files, nice, .. } = app.config.run;
@@ -140,7 +152,7 @@ impl Kept {
     }
 
     /// Its command line.
-    fn command(&self, app: &App, output: &Output) -> Result<Command> {
+    fn command(&self, app: &App) -> Result<Command> {
         let (line, arguments) = match &self.who {
             Member::Process { .. } => (app.config.run.command.clone(), &[][..]),
             Member::Worker { name, .. } => {
@@ -151,15 +163,12 @@ impl Kept {
                 (format!("{}{passed_on}", worker.command), arguments)
             }
         };
-        let mut words = output.wrapper(&self.who)?;
-        words.extend([command::find("sh")?.into_os_string(), "-c".into(), line.into()]);
+        let mut words: Vec<OsString> = vec!["-c".into(), line.into()];
         if !arguments.is_empty() {
             words.push("sh".into());
             words.extend(arguments.iter().map(Into::into));
         }
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]);
-        Ok(command)
+        Ok(command::prepare(&command::find("sh")?, words))
     }
 
     /// Its leash has ended, and with it all that it started.
@@ -183,9 +192,9 @@ impl Kept {
             Now::Running { leash, since } => {
                 self.recover(since);
                 if let Some(leash) = Process::with_pid(leash) {
-                    let _ = leash.signal(LET_END);
+                    let _ = leash.ask_to_end(LET_END);
                 }
-                signal_all(leash, app.config.run.stop_signal);
+                end_all(leash, app.config.run.stop_signal);
                 Now::Ending { leash, kill_at: Instant::now() + app.config.run.stop_timeout, again }
             }
             Now::Ending { leash, kill_at, again: before } => Now::Ending { leash, kill_at, again: before && again },
@@ -201,10 +210,15 @@ impl Kept {
 
     /// Remembers how it ended, or why it is about to, and says so.
     pub fn record(&mut self, exit: String, output: &mut Output) {
-        output.copy();
+        let words = output.last_words(&self.who);
         output.say_of(&self.who, &exit);
+        self.remember(exit, words);
+    }
+
+    /// Remembers how it ended, and the last lines that it had printed.
+    pub fn remember(&mut self, how: String, words: String) {
         self.restarts += 1;
-        self.last_exit = Some((exit, process::unix_now()));
+        self.last_exit = Some(LastExit { how, at: process::unix_now(), words });
     }
 
     fn back_off(&mut self, output: &mut Output) {
@@ -214,11 +228,11 @@ impl Kept {
     }
 }
 
-/// Signals all processes below a leash.
-fn signal_all(leash: Pid, signal: Signal) {
+/// Asks all processes below a leash to end, by this signal.
+fn end_all(leash: Pid, signal: Signal) {
     for process in process::tree(leash).into_iter().skip(1) {
-        // One that has gone, or changed its user, is no reason not to signal the others.
-        let _ = process.signal(signal);
+        // One that has gone, or changed its user, is no reason not to ask the others.
+        let _ = process.ask_to_end(signal);
     }
 }
 

@@ -4,10 +4,12 @@
 //! nginx knows of the free slot by a mark in the state directory, as it knows of the enabled instance: see `nginx`.
 
 use std::io::{PipeReader, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, socket};
 
 use super::kept::{Kept, Now};
 use super::{CHECK, answer_of, answers_at, holds_too_much, is_listener_within, memory};
@@ -30,6 +32,10 @@ pub struct Replacement {
     /// From which program on it is looked: each has its turn, also behind one that cannot be replaced.
     first: usize,
     now: Phase,
+    /// Whether it was said that the port of the free slot cannot be held.
+    has_complained: bool,
+    /// The port of the slot that is free, for as long as it is: nginx would ask whoever listened there.
+    held: Option<OwnedFd>,
 }
 
 /// How far a replacement has come. Old and new are of one index in different slots.
@@ -47,7 +53,31 @@ impl Replacement {
     pub fn new(app: &App) -> Replacement {
         let of_workers = app.config.workers.iter().filter_map(|worker| worker.max_memory);
         let is_wanted = app.config.run.max_memory.into_iter().chain(of_workers).next().is_some();
-        Replacement { is_wanted, next_look: Instant::now() + LOOK, first: 0, now: Phase::None }
+        Replacement {
+            is_wanted,
+            next_look: Instant::now() + LOOK,
+            first: 0,
+            now: Phase::None,
+            has_complained: false,
+            held: None,
+        }
+    }
+
+    /// Takes the port of the free slot, without listening, so that nobody else can. Where somebody has it, that is said once: no
+    /// instance is healthy beside a stranger.
+    pub fn hold(&mut self, app: &App, instance: &Instance, members: &[Kept], output: &mut Output) {
+        if self.held.is_some() || app.config.slots() == app.config.processes() {
+            return;
+        }
+        let port = free_slot(app, members).and_then(|slot| instance.port_of(slot));
+        match port.map(|port| (port, bound(port))) {
+            Some((_, Ok(socket))) => self.held = Some(socket),
+            Some((port, Err(error))) if !self.has_complained => {
+                self.has_complained = true;
+                output.say(format_args!("cannot hold port {port}, by which processes are replaced: {error}"));
+            }
+            _ => {}
+        }
     }
 
     /// How long until the next look; None: there is nothing to look at.
@@ -64,7 +94,10 @@ impl Replacement {
         }
         self.next_look = Instant::now() + LOOK;
         self.now = match std::mem::replace(&mut self.now, Phase::None) {
-            Phase::None => self.begin(app, instance, members, output),
+            Phase::None => {
+                self.hold(app, instance, members, output);
+                self.begin(app, instance, members, output)
+            }
             Phase::Starting { old, new, healthy } => {
                 self.take_over(app, instance, (old, new, healthy), members, output)
             }
@@ -74,8 +107,9 @@ impl Replacement {
 
     /// Starts another process for one that holds too much. A worker that does ends and is started again.
     fn begin(&mut self, app: &App, instance: &Instance, members: &mut Vec<Kept>, output: &mut Output) -> Phase {
-        let too_much = |at: &usize| {
-            let (Now::Running { leash, .. }, Some(limit)) = (members[*at].now, limit_of(app, &members[*at].who)) else {
+        let too_much = |at: usize| {
+            let member = members.get(at)?;
+            let (Now::Running { leash, .. }, Some(limit)) = (member.now, limit_of(app, &member.who)) else {
                 return None;
             };
             let held = memory(leash);
@@ -83,22 +117,25 @@ impl Replacement {
         };
         let count = members.len();
         let mut turns = (0..count).map(|step| (self.first + step) % count);
-        let Some((at, reason)) = turns.find_map(|at| Some((at, too_much(&at)?))) else { return Phase::None };
+        let Some((at, reason)) = turns.find_map(|at| Some((at, too_much(at)?))) else { return Phase::None };
         self.first = at + 1;
-        let old = members[at].who.clone();
+        let Some(member) = members.get_mut(at) else { return Phase::None };
+        let old = member.who.clone();
         let Member::Process { index, .. } = old else {
-            members[at].record(reason, output);
-            members[at].end(app, true);
+            member.record(reason, output);
+            member.end(app, true);
             return Phase::None;
         };
-        let taken = |slot: usize| {
-            members.iter().any(|member| matches!(member.who, Member::Process { slot: other, .. } if other == slot))
-        };
-        let Some(slot) = (0..app.config.slots()).find(|slot| !taken(*slot)) else { return Phase::None };
+
+        let Some(slot) = free_slot(app, members) else { return Phase::None };
         output.say_of(&old, format_args!("{reason}: another takes its place"));
         let new = Member::Process { index, slot };
-        let mut starting = Kept::in_place_of(&members[at], new.clone(), reason);
-        let begun = nginx::check_free_slots(app)
+        let Some(member) = members.get(at) else { return Phase::None };
+        let mut starting = Kept::in_place_of(member, new.clone(), reason);
+        let is_known = nginx::check_free_slots(app);
+        // The new process binds it next.
+        self.held = None;
+        let begun = is_known
             .and_then(|()| starting.start(app, instance, output))
             .and_then(|()| healthy_soon(app, &starting, instance));
         let phase = match begun {
@@ -152,6 +189,21 @@ impl Replacement {
         }
         Phase::Draining { old, until: Instant::now() + app.config.deploy.drain_timeout }
     }
+}
+
+/// The slot in which there is no process; None: there is one in each.
+fn free_slot(app: &App, members: &[Kept]) -> Option<usize> {
+    let taken = |slot: &usize| {
+        members.iter().any(|member| matches!(member.who, Member::Process { slot: other, .. } if other == *slot))
+    };
+    (0..app.config.slots()).find(|slot| !taken(slot))
+}
+
+/// A socket that has a port of the loopback address, and on which nobody is answered: whoever calls is refused at once.
+fn bound(port: Port) -> nix::Result<OwnedFd> {
+    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, port.number()))?;
+    Ok(socket)
 }
 
 /// How much a program may hold, in bytes; None: as much as it likes.

@@ -6,7 +6,7 @@
 // Two C functions that std does not offer are declared below; both are declared safe to call.
 #![allow(unsafe_code)]
 // An app says and ends what it likes; the lints are the tools'.
-#![allow(clippy::print_stderr, clippy::exit)]
+#![allow(clippy::disallowed_methods, clippy::exit, clippy::indexing_slicing, clippy::print_stderr)]
 
 mod websocket;
 
