@@ -303,19 +303,17 @@ fn await_healthy(
     let mut has_lived = child.is_none();
     let mut seen = "nothing yet".to_owned();
     loop {
-        let ended = child.as_mut().and_then(|child| reason_of_end(app, child));
+        let ended = child.as_mut().and_then(|child| reason_of_end(app, instance, child));
         let life = life(app, instance)?;
         match &life {
             Some(life) if life.restarts_of_processes() > forgiven => {
                 bail!("it died: {}", words::last_words(app, instance, life))
             }
             Some(_) => has_lived = true,
+            // Whichever is seen first, that it has gone or that its child has, it is told in the same words.
             None => match ended {
-                Some(reason) => {
-                    let said = words::failure_of_start(app, instance, began_at);
-                    bail!("{reason}: {}", said.unwrap_or_else(|| words::last_lines(app, instance, None)))
-                }
-                None if has_lived => bail!("{}", words::end_in_words(app, instance)),
+                Some(reason) => bail!(words::end_of_start(app, instance, reason, began_at)),
+                None if has_lived => bail!(words::end_of_start(app, instance, words::end(app, instance), began_at)),
                 None => {}
             },
         }
@@ -337,10 +335,10 @@ fn await_healthy(
 }
 
 /// Why the child that was to have supervise started has failed; None: it has not.
-fn reason_of_end(app: &App, child: &mut Child) -> Option<String> {
+fn reason_of_end(app: &App, instance: &Instance, child: &mut Child) -> Option<String> {
     let status = child.try_wait().ok().flatten()?;
     if app.runner() == Runner::Direct {
-        return Some("its supervise ended".to_owned());
+        return Some(words::end(app, instance));
     }
     let mut said = String::new();
     let _ = child.stderr.take().map(|mut stderr| stderr.read_to_string(&mut said));

@@ -237,7 +237,7 @@ impl<'a> Keeper<'a> {
     fn start_all(&mut self) -> Result<()> {
         let start = |member: &mut Kept| {
             let started = member.start(self.app, self.instance, &mut self.output);
-            // For those who wait for it, and find nobody.
+            // For those who wait for it, and find nobody. It is no death: nobody starts it again.
             started.inspect_err(|failure| member.remember(format!("{failure:#}"), String::new()))
         };
         self.members.iter_mut().try_for_each(start).inspect_err(|_| self.tell())?;

@@ -29,9 +29,15 @@ pub fn last_words(app: &App, instance: &Instance, life: &Life) -> String {
     format!("{whose}{}", with_lines(ended.last_exit.clone().unwrap_or_default(), &lines))
 }
 
+/// Why a start has failed whose supervise or container ended in this way: what supervise could not start at this moment or
+/// later, in seconds since 1970, else the last lines.
+pub fn end_of_start(app: &App, instance: &Instance, how: String, since: u64) -> String {
+    with_lines(how, &failure_of_start(app, instance, since).unwrap_or_else(|| last_lines(app, instance, None)))
+}
+
 /// Why a supervise that has ended could not start a program, when that was at this moment or later, in seconds since 1970;
 /// None: it did not say so.
-pub fn failure_of_start(app: &App, instance: &Instance, since: u64) -> Option<String> {
+fn failure_of_start(app: &App, instance: &Instance, since: u64) -> Option<String> {
     let note = Note::read(&lock::last_holder(&app.instance_lock(instance)).ok()??.note)?;
     let failed = last_to_end(&note.members).filter(|member| member.last_exit_at.is_some_and(|at| at >= since))?;
     failed.last_exit.clone()
@@ -46,16 +52,20 @@ fn with_lines(how: String, lines: &str) -> String {
     if lines.is_empty() { how } else { format!("{how}: {lines}") }
 }
 
-/// How an instance ended for good.
+/// How an instance ended for good, with the last lines that it had printed.
 pub fn end_in_words(app: &App, instance: &Instance) -> String {
-    let how = match app.runner() {
+    with_lines(end(app, instance), &last_lines(app, instance, None))
+}
+
+/// How an instance ended for good.
+pub fn end(app: &App, instance: &Instance) -> String {
+    match app.runner() {
         Runner::Compose => match compose::end_in_words(app, instance) {
             Ok(exit) => format!("its container ended, {exit}"),
             Err(error) => format!("{error:#}"),
         },
         Runner::Direct | Runner::Systemd => "its supervise ended".to_owned(),
-    };
-    with_lines(how, &last_lines(app, instance, None))
+    }
 }
 
 /// What supervise says in a line about a program, without the name of that program.

@@ -212,12 +212,12 @@ impl Kept {
     pub fn record(&mut self, exit: String, output: &mut Output) {
         let words = output.last_words(&self.who);
         output.say_of(&self.who, &exit);
+        self.restarts += 1;
         self.remember(exit, words);
     }
 
     /// Remembers how it ended, and the last lines that it had printed.
     pub fn remember(&mut self, how: String, words: String) {
-        self.restarts += 1;
         self.last_exit = Some(LastExit { how, at: process::unix_now(), words });
     }
 
