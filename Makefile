@@ -29,7 +29,7 @@ QUICK = test_bootup::it_starts_nginx_the_enabled_instance_and_the_standby \
         test_update_instance::it_prints_the_release_and_makes_each_commit_only_once
 
 # How many tests run at the same time: what they do is mostly waiting.
-TEST_THREADS ?= 6
+TEST_THREADS ?= 8
 
 # How long each fuzzer looks for trouble.
 FUZZ_SECONDS ?= 60
@@ -83,7 +83,7 @@ test: set-up ## Install what is missing and run all tests
 	$(CARGO) test --release --locked --lib --test tests -- --test-threads=$(TEST_THREADS)
 
 proofs: ## Run everything whole, for hours: tests, torture, e2e, e2e-docker, fuzz, bench, demos (needs root)
-	PROPTEST_CASES=2000 DEPLOYS=50 $(MAKE) test
+	PROPTEST_CASES=2000 DEPLOYS=50 PAUSE_MS=5 $(MAKE) test
 	$(MAKE) torture
 	$(MAKE) e2e
 	$(MAKE) e2e-docker

@@ -346,9 +346,11 @@ impl Site {
         found[0]
     }
 
-    /// A load of 16 kept-alive and 4 fresh connections, paced so that a deploy finds processor time beside it.
+    /// A load of 16 kept-alive and 4 fresh connections, each of which pauses for so long between two requests that a deploy
+    /// finds processor time beside it; `make proofs` has them pause for less.
     pub fn load(&self) -> Load {
-        Load::start(Plan { pace: Some(Duration::from_millis(5)), ..Plan::on(self.address()) })
+        let pause = std::env::var("PAUSE_MS").map_or(20, |millis| millis.parse().unwrap());
+        Load::start(Plan { pace: Some(Duration::from_millis(pause)), ..Plan::on(self.address()) })
     }
 
     /// All processes that belong to this site: their environment or arguments name its directory.

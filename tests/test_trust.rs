@@ -414,21 +414,19 @@ fn by_root_below(server: &Server, command: &str, home: &str) -> Vec<String> {
     ));
     assert_eq!(ran.code, 0, "{ran:?}");
     let text = server.run(&format!("cat {trace}; rm {trace}")).ok();
-    let mut user_of: BTreeMap<String, bool> = BTreeMap::new();
-    let mut parent_of: BTreeMap<String, String> = BTreeMap::new();
-    for line in text.lines() {
-        let Some((pid, rest)) = line.split_once(' ') else { continue };
-        let is_new = ["clone", "fork", "vfork"].iter().any(|call| rest.contains(call));
-        if let Some((_, child)) = rest.rsplit_once(" = ").filter(|_| is_new) {
-            parent_of.insert(child.to_owned(), pid.to_owned());
+    let calls = whole_calls(&text);
+    let mut user_of: BTreeMap<&str, bool> = BTreeMap::new();
+    let mut parent_of: BTreeMap<&str, &str> = BTreeMap::new();
+    for (pid, call) in &calls {
+        let is_new = ["clone", "fork", "vfork"].iter().any(|name| call.starts_with(name));
+        if let Some((_, child)) = call.rsplit_once(" = ").filter(|_| is_new) {
+            parent_of.insert(child, pid);
         }
     }
     let mut found = Vec::new();
-    for line in text.lines() {
-        let Some((pid, call)) = line.split_once(' ') else { continue };
-        let call = call.trim_start();
+    for (pid, call) in &calls {
         let of_parent = parent_of.get(pid).and_then(|parent| user_of.get(parent)).copied().unwrap_or(true);
-        let is_root = user_of.entry(pid.to_owned()).or_insert(of_parent);
+        let is_root = user_of.entry(pid).or_insert(of_parent);
         if let Some(ids) = call.strip_prefix("setresuid(").filter(|_| call.ends_with("= 0")) {
             match ids.split([',', ')']).nth(1).map(str::trim) {
                 Some("-1") | None => {}
@@ -436,10 +434,27 @@ fn by_root_below(server: &Server, command: &str, home: &str) -> Vec<String> {
             }
         }
         if *is_root && call.contains(&format!("\"{home}/")) && !call.starts_with("execve(\"/usr/bin/strace") {
-            found.push(line.to_owned());
+            found.push(format!("{pid} {call}"));
         }
     }
     found
+}
+
+/// The calls of a trace, each with its process's id. strace tells of one in two parts when another process is seen meanwhile.
+fn whole_calls(trace: &str) -> Vec<(&str, String)> {
+    let mut begun: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut calls = Vec::new();
+    for (pid, call) in trace.lines().filter_map(|line| line.split_once(' ')) {
+        let call = call.trim_start();
+        if let Some(first) = call.strip_suffix(" <unfinished ...>") {
+            begun.insert(pid, first);
+        } else if let Some((_, rest)) = call.strip_prefix("<... ").and_then(|rest| rest.split_once(" resumed>")) {
+            calls.push((pid, format!("{}{rest}", begun.remove(pid).unwrap_or_default())));
+        } else {
+            calls.push((pid, call.to_owned()));
+        }
+    }
+    calls
 }
 
 #[test]
