@@ -6,7 +6,9 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::machine::{Debian, Machine, await_that, host};
-use crate::server::{NAME, PATIENCE, USER, answer, commit, config, fresh, load, made, none_lost, serves, tool, unpack};
+use crate::server::{
+    NAME, PATIENCE, USER, answer, commit, config, fresh, load, load_of, made, none_lost, serves, tool, unpack,
+};
 
 /// A home that nobody else may look into, below a user id that is a system's, and nginx on port 81; from the package.
 pub fn closed(debian: Debian) {
@@ -71,14 +73,17 @@ pub fn moved(debian: Debian) {
     };
     install("--deploy").ok();
     assert_eq!(machine.run("systemctl is-active cafeteria@A.service").stdout, "inactive\n");
-    let load = load(&machine);
+    // nginx is reloaded, for the webhook's listener is another one from here on, and that closes connections which clients keep.
+    let fresh = load_of(&machine, 0, 20);
     fs::write(machine.root().join("home/admin/cafeteria.toml"), &of_systemd).unwrap();
     install("").ok();
+    let load = load(&machine);
     for version in ["v2", "v3"] {
         commit(&machine, version, "");
         tool(&machine, "deploy").ok();
         serves(&machine, version);
     }
+    none_lost(fresh);
     none_lost(load);
     machine.run("systemctl is-active cafeteria@A.service cafeteria@B.service cafeteria-push.socket").ok();
     assert_eq!(machine.run("pgrep -x on-push").stdout, "", "systemd listens now");

@@ -149,8 +149,14 @@ pub fn exposures_are_stated(machine: &Machine) -> BTreeMap<String, String> {
 
 /// A load from outside.
 pub fn load(machine: &Machine) -> Load {
+    let Plan { kept_alive, fresh, .. } = Plan::on(SocketAddr::from((machine.address(), 80)));
+    load_of(machine, kept_alive, fresh)
+}
+
+/// The same from so many connections that are used again, and so many that are not.
+pub fn load_of(machine: &Machine, kept_alive: usize, fresh: usize) -> Load {
     let target = SocketAddr::from((machine.address(), 80));
-    Load::start(Plan { host: NAME.to_owned(), ..Plan::on(target) })
+    Load::start(Plan { host: NAME.to_owned(), kept_alive, fresh, ..Plan::on(target) })
 }
 
 /// Ends a load, and insists that nothing of it was lost.
