@@ -483,7 +483,7 @@ impl Layout {
             let app = &self.app;
             let mut reached = self.neighbours.reached();
             let is_reached =
-                |present: App| nginx::Site::of(&present).is_some_and(|site| site.leads_to_at_once(&present));
+                |present: App| nginx::Site::of(&present).is_some_and(|site| site.leads_to(&present, None).is_ok());
             reached.extend(check::present(app)?.is_some_and(is_reached).then_some(app));
             let laid = self.nginx.lay(app, &self.files, &reached)?;
             let mut said: Vec<String> = Vec::new();

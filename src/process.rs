@@ -10,7 +10,7 @@ mod tree;
 pub use leash::{LET_END, Until, end_leashed};
 pub use memory::{Kills, machine_memory};
 pub use socket::{End, Owner, connections, owner, stranger};
-pub use spawn::{Bond, Limits, bound_memory, expendable, isolate, limit, release_startup_code, unlimit};
+pub use spawn::{Bond, Limits, bound_memory, expendable, isolate, least_nice, limit, release_startup_code, unlimit};
 pub use tree::{children, is_below, kill_like, kill_tree, living, tree, with_environment};
 
 use std::collections::HashMap;
@@ -105,6 +105,11 @@ impl Process {
         self.signal(Signal::SIGCONT)
     }
 
+    /// Who started it, or has taken it over since; None when it has gone.
+    pub fn parent(self) -> Option<Pid> {
+        stat(self.pid).map(|stat| Pid::from_raw(stat.ppid))
+    }
+
     /// How long it has run, by the clock that never steps back. None when it has gone.
     pub fn uptime(self) -> Option<Duration> {
         let since_boot = procfs::Uptime::current().ok()?.uptime_duration();
@@ -154,6 +159,11 @@ pub fn arguments(pid: Pid) -> Option<Vec<OsString>> {
     Some(words.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect())
 }
 
+/// How a process shows itself in lists: its arguments, or what it has written in their place; empty when it has gone.
+pub fn title(pid: Pid) -> Vec<u8> {
+    std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()
+}
+
 /// Whether another file has taken the place of the one that a process was started from, as an upgrade does it.
 pub fn is_replaced(pid: Pid) -> bool {
     let program = procfs::process::Process::new(pid.raw()).and_then(|process| process.exe());
@@ -168,10 +178,11 @@ pub fn has_open(pid: Pid, path: &Path) -> bool {
     descriptors.flatten().any(|descriptor| matches!(descriptor.target, FDTarget::Path(open) if open == path))
 }
 
-/// Whether any process of the machine runs a program of this name.
-pub fn any_is_program(name: &str) -> bool {
+/// The processes of the machine that run a program of this name.
+pub fn of_program(name: &str) -> Vec<Process> {
     let all = procfs::process::all_processes().into_iter().flatten().flatten();
-    all.filter_map(|process| process.stat().ok()).any(|stat| stat.comm == name)
+    let stats = all.filter_map(|process| process.stat().ok()).filter(|stat| stat.comm == name);
+    stats.filter_map(|stat| Process::with_pid(Pid::from_raw(stat.pid))).collect()
 }
 
 /// Resident memory of these processes together, in bytes. Pages that they share count once for each.

@@ -256,7 +256,9 @@ fn is_proxy(app: &App, owner: Owner) -> bool {
     match owner {
         Owner::Process(holder) => process::program(holder.pid).as_deref() == Some(PROXY),
         // It is root's, and shows others its name only.
-        Owner::Hidden(uid) => uid.is_root() && app.runner() == Runner::Compose && process::any_is_program(PROXY),
+        Owner::Hidden(uid) => {
+            uid.is_root() && app.runner() == Runner::Compose && !process::of_program(PROXY).is_empty()
+        }
         Owner::Nobody => false,
     }
 }

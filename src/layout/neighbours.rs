@@ -63,9 +63,9 @@ impl Neighbours {
         self.recorded.keys().chain(self.rendered.keys()).copied().collect()
     }
 
-    /// Those whose clients get to them now.
+    /// Those whose clients get to them now. One that is slow to answer is given a moment: nobody would see to it that they still do.
     pub fn reached(&self) -> Vec<&App> {
-        let is_reached = |app: &&App| nginx::Site::of(app).is_some_and(|site| site.leads_to_at_once(app));
+        let is_reached = |app: &&App| nginx::Site::of(app).is_some_and(|site| site.leads_to(app, None).is_ok());
         self.apps.iter().filter(is_reached).collect()
     }
 

@@ -19,6 +19,8 @@ use crate::runner::systemd::{self, Order};
 const BOOTED: &str = "/run/systemd/system";
 /// How long systemd may take to read its units again.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How many files systemd lets a service open, at first and when it asks for more (systemd.exec(5)).
+const OPEN_FILES: (u64, u64) = (1024, 524_288);
 /// What systemd adds to the time that the app has, so that it never comes before our own deadlines.
 const SLACK: Duration = Duration::from_secs(10);
 
@@ -224,13 +226,14 @@ fn documentation(manuals: &[&Path]) -> &'static str {
 }
 
 /// What an instance may have of the machine, as a unit says it. Before systemd ends a process for its memory, supervise has
-/// replaced it: there is room for all programs, each at its limit, twice.
+/// replaced it: there is room for all programs, each at its limit, twice. The rest supervise sets by the settings of the
+/// instance's release; the unit only lets it do what needs root.
 fn limits(config: &Config) -> String {
-    let run = &config.run;
+    let (run, (few, most)) = (&config.run, OPEN_FILES);
     let lines = [
         config.memory().map(|bytes| format!("MemoryMax={}\n", bytes.saturating_mul(2))),
-        run.open_files.map(|count| format!("LimitNOFILE={count}\n")),
-        run.nice.map(|nice| format!("Nice={nice}\n")),
+        run.open_files.map(|count| format!("LimitNOFILE={few}:{}\n", count.max(most))),
+        run.nice.filter(|nice| *nice < 0).map(|nice| format!("Nice={nice}\n")),
     ];
     lines.into_iter().flatten().collect()
 }

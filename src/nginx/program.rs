@@ -18,8 +18,13 @@ use crate::command::{self, Output, Run};
 use crate::deadline::Deadline;
 use crate::durable;
 use crate::outcome::{quote, usage};
-use crate::process::{self, Pid};
+use crate::process::{self, Pid, Process};
 
+/// Its name.
+const PROGRAM: &str = "nginx";
+/// How the title begins of a process of nginx's that answers requests, and what it says as soon as it takes no more of them.
+const WORKER: &[u8] = b"nginx: worker process";
+const LEAVING: &[u8] = b"nginx: worker process is shutting down";
 /// How long nginx may take to test its configuration, or to act on a signal.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// What to do when nginx does not take what an older or a newer cutover, or one for another nginx, has laid for another app.
@@ -48,7 +53,7 @@ impl Nginx {
     /// Finds the program.
     pub fn find(app: &App) -> Result<Nginx> {
         let prefix = app.config.nginx.own.then(|| app.own_nginx());
-        Ok(Nginx { binary: command::find("nginx")?, prefix })
+        Ok(Nginx { binary: command::find(PROGRAM)?, prefix })
     }
 
     fn run(&self, arguments: &[&str]) -> Result<Output> {
@@ -148,10 +153,12 @@ impl Nginx {
                 remove_empty_includes(files);
                 // It may have taken it up already.
                 if self.is_running(app) {
-                    let _ = self.run(&["-s", "reload"]);
-                    // Until the workers that know of it have gone.
-                    let handover = Deadline::after(HANDOVER);
-                    while handover.sleep(POLL) {}
+                    let old = workers();
+                    if self.run(&["-s", "reload"]).is_ok() {
+                        let patience = Deadline::after(PATIENCE);
+                        while workers() == old && patience.sleep(POLL) {}
+                        await_handover(&old);
+                    }
                     let _ = still_reached(app, reached);
                 }
                 Err(refusal.context("nginx refuses the new configuration, the old one is back"))
@@ -162,6 +169,7 @@ impl Nginx {
     /// Makes nginx use its files: tested first, and confirmed by nginx afterwards, for `-s reload` returns before it takes
     /// effect, and an nginx that refuses a file then only says so in its log.
     fn take_up(&self, app: &App, files: &Files, before: &Option<Vec<String>>, laid: &mut Laid) -> Result<()> {
+        let workers = workers();
         if !laid.changed.is_empty() {
             let tested = self.run(&["-t"])?;
             let warnings: Vec<&str> = warnings_in(&tested.stderr).collect();
@@ -189,6 +197,7 @@ impl Nginx {
             return Ok(());
         }
         self.await_configuration(app, files)?;
+        await_handover(&workers);
         laid.effect = Some("nginx uses them");
         Ok(())
     }
@@ -291,7 +300,7 @@ impl Nginx {
                 let log = prefix.join("logs/error.log");
                 pid.trim().parse().is_ok_and(|pid| process::has_open(Pid::from_raw(pid), &log))
             }
-            None => confirm::ask(app).is_ok() || process::any_is_program("nginx"),
+            None => confirm::ask(app).is_ok() || !process::of_program(PROGRAM).is_empty(),
         }
     }
 
@@ -312,9 +321,32 @@ impl Nginx {
     }
 }
 
+/// The workers that take requests, of all nginxes of the machine.
+fn workers() -> Vec<Process> {
+    let takes_requests = |process: &Process| {
+        let title = process::title(process.pid);
+        title.starts_with(WORKER) && !title.starts_with(LEAVING)
+    };
+    let mut workers = process::of_program(PROGRAM);
+    workers.retain(takes_requests);
+    workers
+}
+
+/// Waits until those of these workers take no requests any more in whose place others have come: until then, an answer may be
+/// one by the configuration before.
+fn await_handover(old: &[Process]) {
+    let is_left = || {
+        let (left, new): (Vec<Process>, Vec<Process>) = workers().into_iter().partition(|worker| old.contains(worker));
+        let masters: Vec<Pid> = new.into_iter().filter_map(Process::parent).collect();
+        left.into_iter().filter_map(Process::parent).any(|master| masters.contains(&master))
+    };
+    let patience = Deadline::after(PATIENCE);
+    while is_left() && patience.sleep(POLL) {}
+}
+
 /// Fails when the clients of one of these apps, which may be `app` itself, do not get to it any more.
 fn still_reached(app: &App, apps: &[&App]) -> Result<()> {
-    // Workers of the configuration before may still answer.
+    // An nginx that has been restarted or reloaded by somebody else meanwhile may still answer by the configuration before.
     let handover = Deadline::after(HANDOVER);
     let sites: Vec<(&App, Site)> = apps.iter().filter_map(|app| Some((*app, Site::of(app)?))).collect();
     let all_reached = || sites.iter().all(|(app, site)| site.leads_to_at_once(app));

@@ -63,12 +63,12 @@ pub fn isolate(command: &mut Command, bond: Bond) {
     }
 }
 
-/// What a program may have of the machine; None: as much as whoever starts it.
+/// What a program may have of the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// How many files it may have open.
+    /// How many files it may have open; None: as many as whoever starts it.
     pub open_files: Option<u64>,
-    /// How readily it gives way to others, from -20 to 19.
+    /// How readily it gives way to others, from -20 to 19; None: as readily as whoever starts it, and no less than by itself.
     pub nice: Option<i32>,
 }
 
@@ -80,14 +80,24 @@ pub fn limit(command: &mut Command, limits: Limits) {
             if let Some(count) = limits.open_files {
                 setrlimit(Resource::RLIMIT_NOFILE, count, count)?;
             }
-            match limits.nice {
-                Some(nice) if libc::setpriority(libc::PRIO_PROCESS, 0, nice) != 0 => {
-                    Err(std::io::Error::last_os_error())
-                }
-                _ => Ok(()),
+            let nice = limits.nice.unwrap_or_else(|| libc::getpriority(libc::PRIO_PROCESS, 0).max(0));
+            match libc::setpriority(libc::PRIO_PROCESS, 0, nice) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
             }
         });
     }
+}
+
+/// The least readiness to give way that a program may have which this process starts, from -20 to 19.
+pub fn least_nice() -> i32 {
+    if geteuid().is_root() {
+        return -20;
+    }
+    // SAFETY: a system call without memory of ours. Its errors are those of other processes.
+    let own = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+    let granted = getrlimit(Resource::RLIMIT_NICE).map_or(0, |(soft, _)| soft.min(40));
+    own.min(20 - i32::try_from(granted).unwrap_or_default())
 }
 
 /// What a program gets that nobody limits: how many files may be open, and how large a stack may grow, in bytes.

@@ -24,7 +24,8 @@ pub fn run(debian: Debian) {
     machine.run_as("admin", &install).ok();
     serves(&machine, "v1");
     let shown = |property: &str| machine.run(&format!("systemctl show --value -p {property} cafeteria@A.service")).ok();
-    assert_eq!((shown("LimitNOFILE").trim(), shown("Nice").trim()), ("4096", "-5"));
+    assert_eq!((shown("LimitNOFILE").trim(), shown("Nice").trim()), ("524288", "-5"));
+    assert_eq!(limits(&machine), ("4096".to_owned(), "-5".to_owned()));
     assert_eq!(shown("MemoryMax").trim(), (2u64 * (3 * 400 + 2 * 100) * 1024 * 1024).to_string());
 
     let mailers = || machine.run("pgrep --count --exact --full 'sleep infinity'").stdout.trim().to_owned();
@@ -69,4 +70,26 @@ pub fn run(debian: Debian) {
         (up("processes"), up("workers")) == (2, 2)
     });
     assert_eq!(machine.run("pgrep --count --exact --full 'sleep infinity'").stdout.trim(), "2");
+
+    // What a release is run by comes back with it, whatever install has laid since.
+    for (version, open_files, nice) in [("v5", "65536", "5"), ("v6", "2048", "10")] {
+        let text = text.replace("4096", open_files).replace("nice = -5", &format!("nice = {nice}"));
+        fs::write(machine.root().join("home/admin/cafeteria.toml"), format!("{text}{worker}")).unwrap();
+        machine.run_as("admin", &install.replace(" --deploy", "")).ok();
+        commit(&machine, version, "");
+        tool(&machine, "deploy").ok();
+        serves(&machine, version);
+        assert_eq!(limits(&machine), (open_files.to_owned(), nice.to_owned()));
+    }
+    tool(&machine, "disabled-instance | xargs stop-instance").ok();
+    tool(&machine, "rollback").ok();
+    serves(&machine, "v5");
+    assert_eq!(limits(&machine), ("65536".to_owned(), "5".to_owned()));
+}
+
+/// How many files the first process of the app may open, and how nice it is.
+fn limits(machine: &Machine) -> (String, String) {
+    let pid = tool(machine, "pid").ok().lines().next().unwrap().to_owned();
+    let said = |line: &str| machine.run(line).ok().trim().to_owned();
+    (said(&format!("prlimit --nofile --noheadings --output SOFT --pid {pid}")), said(&format!("ps -o ni= -p {pid}")))
 }

@@ -12,8 +12,8 @@ use crate::site::{Ran, Sample, Site};
 use crate::torture::interrupted::QUICK;
 use crate::webhook::github_push;
 
-/// How long the deploy that on-push has started may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long the deploy that on-push has started may take. Of what git fetches it waits until it is on the disk.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Kills on-push before each system call that changes something.
 pub fn killed(share: Share) -> Outcome {

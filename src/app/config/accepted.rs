@@ -110,10 +110,14 @@ impl Config {
         differing.map(|(name, own, accepted)| format!("{name}: {own}, accepted was {accepted}")).collect()
     }
 
-    /// What differs from what was laid in the part of [`Config::with_laid`].
+    /// What differs from what was laid in the part of [`Config::with_laid`], and what takes root and was not laid.
     pub fn unlaid(&self, laid: &Config) -> Vec<String> {
         let of_release = ["[run]", "[health]", "memory"];
-        let differing = self.differing(laid).filter(|(name, ..)| !of_release.iter().any(|part| name.starts_with(part)));
+        let nice = |config: &Config| config.run.nice.unwrap_or_default().min(0);
+        let differing = self.differing(laid).filter(|(name, ..)| match *name {
+            "[run] nice" => nice(self) < nice(laid),
+            _ => !of_release.iter().any(|part| name.starts_with(part)),
+        });
         differing.map(|(name, own, laid)| format!("{name}: {own} instead of {laid}")).collect()
     }
 
@@ -225,6 +229,9 @@ port = 1003
             "[push] port: 1004, accepted was 1003",
         ];
         assert_eq!(differences, names);
+        let unlaid = own.unlaid(&accepted);
+        let names: Vec<_> = unlaid.iter().map(|one| one.split_once(':').unwrap().0).collect();
+        assert_eq!(names, ["[instances]", "[nginx] listen", "[run] nice", "[push] port"]);
         let taken = own.with_roots_part(&accepted);
         assert_eq!(taken.differences_from(&accepted), Vec::<String>::new());
         assert_eq!(

@@ -144,8 +144,12 @@ impl Kept {
         command.stdout(stdout).stderr(stderr);
         process::isolate(&mut command, Bond::Leashed(Until::AllEnded));
         let config::Run { open_files, nice, .. } = app.config.run;
-        process::limit(&mut command, Limits { open_files, nice });
+        let possible = nice.map(|nice| nice.max(process::least_nice()));
+        process::limit(&mut command, Limits { open_files, nice: possible });
         let child = command.spawn().with_context(|| format!("cannot run {release}"))?;
+        if let (Some(wanted), Some(possible)) = (nice, possible.filter(|possible| nice != Some(*possible))) {
+            output.say_of(&self.who, format_args!("nice is {possible} instead of {wanted}, which install has to lay"));
+        }
         output.say_of(&self.who, format_args!("{STARTED}{release}"));
         self.now = Now::Running { leash: Pid::of(&child), since: Instant::now() };
         Ok(())
