@@ -144,15 +144,19 @@ fn two_hung_instances_cost_one_short_timeout() {
     let site = Site::new(Sample::Static, BRISK).with_standby();
     let pids = format!("{} {}", site.pid("A"), site.pid("B"));
     site.shell(&format!("kill -STOP {pids}")).ok();
-    let began = Instant::now();
-    let status = json(&site);
-    let took = began.elapsed();
+    let asked = || {
+        let began = Instant::now();
+        let status = json(&site);
+        for instance in status["instances"].as_array().unwrap() {
+            assert_eq!((&instance["healthy"], &instance["health"]), (&json!(false), &json!("no answer within 2.0 s")));
+            assert_eq!(instance["health_milliseconds"], Value::Null);
+        }
+        began.elapsed()
+    };
+    // A busy machine may stand still for a while, but not each time.
+    let fastest = (0..5).map(|_| asked()).find(|took| *took < Duration::from_secs(4));
     site.shell(&format!("kill -CONT {pids}")).ok();
-    for instance in status["instances"].as_array().unwrap() {
-        assert_eq!((&instance["healthy"], &instance["health"]), (&json!(false), &json!("no answer within 2.0 s")));
-        assert_eq!(instance["health_milliseconds"], Value::Null);
-    }
-    assert!(took < Duration::from_secs(4), "{took:?}");
+    assert!(fastest.is_some(), "one after the other");
 }
 
 /// A table with its columns closed up and its lines joined.
