@@ -64,7 +64,7 @@ const BUILDS: [Build; 4] = [
     (
         "1.14.2",
         "--without-http_limit_req_module",
-        "limit_req_zone limit_req limit_req_status limit_req_log_level keepalive_min_timeout",
+        "limit_req_zone limit_req limit_req_status limit_req_log_level keepalive keepalive_timeout keepalive_min_timeout",
     ),
     ("1.27.3", "--without-http_upstream_keepalive_module", "keepalive keepalive_min_timeout"),
     ("1.26.3", "", "stub_status keepalive_min_timeout"),

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use super::confirm;
 use super::parse;
-use super::render::{Build, Files, Version, is_as_laid};
+use super::render::{Build, Files, KEEPS_FOR_A_TIME_SINCE, Version, is_as_laid};
 use super::site::Site;
 use super::{HANDOVER, POLL};
 use crate::app::App;
@@ -76,11 +76,12 @@ impl Nginx {
                 if let Some(module) = ["rewrite", "map", "proxy"].into_iter().find(|module| lacks(module)) {
                     bail!("cannot use this nginx: it was built without its {module} module");
                 }
+                let version = Version(major, minor, patch);
                 Ok(Build {
-                    version: Version(major, minor, patch),
+                    version,
                     counts: said.contains("--with-http_stub_status_module"),
                     limits: !lacks("limit_req"),
-                    keeps: !lacks("upstream_keepalive"),
+                    keeps: !lacks("upstream_keepalive") && version >= KEEPS_FOR_A_TIME_SINCE,
                 })
             }
             _ => bail!("cannot tell nginx's version from {said:?}"),

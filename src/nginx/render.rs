@@ -26,10 +26,13 @@ pub struct Build {
     /// Whether it can limit how many requests come (`--without-http_limit_req_module` leaves that out, as Debian's nginx-light
     /// does).
     pub limits: bool,
-    /// Whether it can keep connections to an upstream (`--without-http_upstream_keepalive_module` leaves that out).
+    /// Whether it can keep connections to an upstream (`--without-http_upstream_keepalive_module` leaves that out), and end them
+    /// before the app does.
     pub keeps: bool,
 }
 
+/// nginx got keepalive_timeout for upstreams in 1.15.3: before, it kept connections for as long as the app did.
+pub const KEEPS_FOR_A_TIME_SINCE: Version = Version(1, 15, 3);
 /// nginx got keepalive_min_timeout in 1.27.4: idle client connections outlive a reload by that long.
 const MIN_TIMEOUT_SINCE: Version = Version(1, 27, 4);
 
