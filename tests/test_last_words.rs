@@ -60,6 +60,19 @@ fn a_program_that_cannot_even_be_started_is_told_by_its_supervise() {
 }
 
 #[test]
+fn the_error_of_a_node_app_that_is_one_long_line_is_not_lost() {
+    let site = Site::new(Sample::Node, &format!("[run]\ncommand = \"exec node bundle.js\"\n{BRISK}"));
+    let bundle = format!("{}throw new Error('cannot reach the database')\n", "var a=1;".repeat(40_000));
+    fs::write(site.source().join("bundle.js"), bundle).unwrap();
+    site.commit("v2", "");
+    site.run("update-instance", &["A"]).ok();
+    for _ in 0..5 {
+        site.run("start-instance", &["A"]).fails(3, &["cannot start A: it died: exit status 1: "]);
+        assert!(site.run("logs", &["A"]).ok().contains("Error: cannot reach the database"));
+    }
+}
+
+#[test]
 fn a_workers_last_words_are_its_own() {
     let worker = "[[worker]]\nname = \"mail\"\ncommand = \"echo mail is down; exit 4\"\n";
     let site = Site::new(Sample::Static, &format!("[deploy]\nsoak = \"30s\"\n{worker}"));

@@ -225,6 +225,28 @@ fn version(site: &Site, instance: &str) -> String {
 }
 
 #[test]
+fn a_release_from_a_directory_holds_no_repository() {
+    let site = Site::new(Sample::Static, BRISK);
+    let make = "cd source && mkdir -p vendor/lib/.git .github vendor/.gitx && echo secret >vendor/lib/.git/config && \
+        echo gitdir: elsewhere >vendor/.git && echo x | tee .gitignore .github/x vendor/.gitx/x 'with a space' vendor/lib/x && \
+        ln -s ../.git vendor/link && ln -s .git alias && chmod 700 . && touch -d 2001-01-01 VERSION && test -d .git";
+    site.shell(&format!("cd {} && {make}", site.directory.path().display())).ok();
+    let release = site.run("update-instance", &["A", "--from", "source"]).ok();
+    let release = site.home.join("releases").join(release.trim());
+    let list = |place: &std::path::Path| {
+        let find = format!(
+            "cd {} && find . -name .git -prune -o -type f -printf '%p %m %T@\\n' -o -printf '%p %m %l\\n' | sort",
+            place.display()
+        );
+        site.shell(&find).ok()
+    };
+    assert_eq!(list(&release), list(&site.source()));
+    site.shell(&format!("find {} -name .git", release.display())).is(0, "", "");
+    site.shell(&format!("rm -r {0:?}/* {0:?}/.[!.]*", site.source())).ok();
+    site.run("update-instance", &["A", "--from", "source"]).ok();
+}
+
+#[test]
 fn a_mirror_that_a_power_cut_has_damaged_is_made_anew() {
     let site = Site::new(Sample::Static, BRISK);
     site.run("update-instance", &["A"]).ok();

@@ -23,6 +23,10 @@ use stream::Stream;
 pub const PREFIX: &str = "supervise: ";
 /// A line that is longer goes into the log in parts of this length, in bytes.
 const LONGEST_LINE: usize = 16 * 1024;
+/// How much a pipe holds, in bytes, as far as pipe(7) lets any user have: a program may print more at once than is read meanwhile
+/// and end. Node drops of its own last words what does not fit, and prints the line of the source first, which is all of a
+/// bundle.
+const ROOM: i32 = 1 << 20;
 /// So many reads, so that an app which never stops writing cannot keep supervise from its other work.
 const READS_AT_ONCE: usize = 512;
 
@@ -162,6 +166,8 @@ impl Pipe {
     fn new(source: String, stream: Option<Stream>) -> Result<Pipe> {
         let (output, app_end) = io::pipe().context("cannot make a pipe")?;
         fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("cannot set up a pipe")?;
+        // A user who has many pipes already gets a small one.
+        let _ = fcntl(&output, FcntlArg::F_SETPIPE_SZ(ROOM));
         Ok(Pipe { source, output, app_end, begun: Vec::new(), stream, recent: Recent::default() })
     }
 
