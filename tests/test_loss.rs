@@ -16,10 +16,10 @@ fn deploys() -> usize {
 
 /// How many commits they go round: with four, an instance never has the next release already, and is restarted each time.
 const COMMITS: usize = 4;
-/// How many where each one waits for nginx's idle connections to the old instance to end, for three seconds.
+/// How many where each one waits for nginx's idle connections to the old instance to end.
 const DRAINED_DEPLOYS: usize = 3;
 /// How long requests in flight may take before their instance is stopped all the same: on a busy machine an answer can
-/// take some tenths of a second. Waiting for nginx's idle connections as well would take three seconds for each deploy.
+/// take some tenths of a second. Waiting for nginx's idle connections as well would take a second for each deploy.
 const PATIENT: &str = "[deploy]\nsoak = \"100ms\"\ndrain_timeout = \"1s\"\n";
 /// SSM shows the first 2,500 bytes of what a command printed.
 const QUIET: usize = 2000;
@@ -214,4 +214,23 @@ fn slow_transfers_outlive_the_replacement_of_the_instance_that_they_began_with()
 #[test]
 fn slow_transfers_outlive_the_stop_of_the_instance_that_they_began_with() {
     slow_transfers_outlive_their_instance("[deploy]\nsoak = \"100ms\"\nstandby = \"stop\"\n", &["v2"]);
+}
+
+/// gunicorn's threads close a connection on which nothing has come for two seconds. A POST that nginx sends just then is lost: it
+/// cannot be sent again.
+#[test]
+fn an_app_that_closes_idle_connections_after_two_seconds_loses_no_post() {
+    let site = Site::new(Sample::Python, BRISK);
+    site.shell(
+        "sed -i 's/^IDLE_TIMEOUT = 10$/IDLE_TIMEOUT = 2/' source/server.py && grep -q 'TIMEOUT = 2' source/server.py",
+    )
+    .ok();
+    site.commit("v1", "");
+    site.run("deploy", &[]).ok();
+    let plan = load::Plan { kept_alive: 20, fresh: 0, post_share: 100, ..load::Plan::on(site.address()) };
+    let pauses = (1994..2002).map(Duration::from_millis);
+    let loads: Vec<Load> = pauses.map(|pause| Load::start(load::Plan { pace: Some(pause), ..plan.clone() })).collect();
+    let sent = |load: &Load| load.snapshot().requests;
+    eventually("each has sent five", || loads.iter().all(|load| sent(load) >= 5 * 20));
+    loads.into_iter().for_each(|load| none_lost(&load.stop()));
 }

@@ -154,6 +154,31 @@ fn an_nginx_with_everything_gets_everything() {
 }
 
 #[test]
+fn connections_to_the_app_are_kept_as_configured() {
+    let Some(server) = deployed_on(FULL) else { return };
+    let kept = || {
+        let found = server.run(&format!("grep -h keepalive {CONF_D}/cafeteria.conf | grep -v '#' | sort -u")).stdout;
+        found.lines().map(|line| line.trim().to_owned()).collect::<Vec<String>>()
+    };
+    assert_eq!(kept(), ["keepalive 32;", "keepalive_timeout 1000ms;"]);
+    let cases = [
+        ("keepalive = 0", &[][..]),
+        ("keepalive = 7\nkeepalive_timeout = \"1m 1s\"", &["keepalive 7;", "keepalive_timeout 61000ms;"][..]),
+        ("keepalive_timeout = \"200ms\"", &["keepalive 32;", "keepalive_timeout 200ms;"][..]),
+    ];
+    for (keys, lines) in cases {
+        fs::write(server.config(), with_push() + "[nginx]\n" + keys).unwrap();
+        server.install("").ok();
+        assert_eq!(kept(), lines, "{keys}");
+        works(&server);
+    }
+    // What the app's user writes into its own copy counts when root's install is run.
+    server.run(&format!("sed -i 's/^keepalive_timeout.*/keepalive = 9/' {HOME}/config.toml")).ok();
+    let told = server.run(&format!("{HOME}/bin/deploy"));
+    assert!(told.stderr.contains("install has not laid yet: [nginx] keepalive: 9 instead of 32"), "{told:?}");
+}
+
+#[test]
 fn files_that_were_rendered_for_another_nginx_are_rendered_anew() {
     let Some(server) = deployed_on(FULL) else { return };
     for build in BUILDS {

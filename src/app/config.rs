@@ -281,6 +281,12 @@ pub struct Nginx {
     pub status_port: Port,
     /// Whether the standby answers when the enabled instance does not.
     pub failover: bool,
+    /// How many idle connections to an instance each of nginx's workers keeps; 0: none.
+    #[serde(deserialize_with = "keepalive")]
+    pub keepalive: u16,
+    /// How long it keeps one.
+    #[serde(deserialize_with = "keepalive_timeout")]
+    pub keepalive_timeout: Duration,
     /// Where nginx's http block includes `*.conf` from.
     #[serde(deserialize_with = "path")]
     pub conf_dir: PathBuf,

@@ -7,6 +7,7 @@ use anyhow::Result;
 use sha2::{Digest, Sha256};
 
 use super::marks::{self, Mark};
+use crate::app::config::Nginx;
 use crate::app::{App, Instance};
 use crate::bounded::{self, Links};
 use crate::outcome::usage;
@@ -33,6 +34,8 @@ pub struct Build {
 
 /// nginx got keepalive_timeout for upstreams in 1.15.3: before, it kept connections for as long as the app did.
 pub const KEEPS_FOR_A_TIME_SINCE: Version = Version(1, 15, 3);
+/// From 1.29.7 on, nginx keeps connections to an upstream by itself.
+const KEEPS_BY_ITSELF_SINCE: Version = Version(1, 29, 7);
 /// nginx got keepalive_min_timeout in 1.27.4: idle client connections outlive a reload by that long.
 const MIN_TIMEOUT_SINCE: Version = Version(1, 27, 4);
 
@@ -53,8 +56,6 @@ const PUSH_LIMIT: &str = "    limit_req zone={{app}}_push burst=200 nodelay;
     limit_req_status 429;
     limit_req_log_level info;
 ";
-/// What keeps connections to an instance.
-const KEEPALIVE: &str = "    keepalive 32;\n    keepalive_timeout 3s;\n";
 /// What push.conf is where no webhook is served.
 const NO_PUSH: &str =
     "# server level. Laid by cutover's install for {{app}}: [push] in its configuration names no repository.\n";
@@ -213,7 +214,7 @@ fn suffix(mark: Option<Mark>) -> String {
 
 /// An upstream for each mark of each instance, and one for no mark.
 fn upstreams(app: &App, known: &BTreeSet<Mark>, build: Build) -> String {
-    let keepalive = if build.keeps { KEEPALIVE } else { "" };
+    let keepalive = keepalive(&app.config.nginx, build);
     let server = |instance: &Instance, slot: usize, more: &str| {
         // There are no processes for which there are no ports.
         instance.port_of(slot).map(|port| format!("    server 127.0.0.1:{port} max_fails=0{more};\n"))
@@ -240,6 +241,17 @@ fn upstreams(app: &App, known: &BTreeSet<Mark>, build: Build) -> String {
         }
     }
     text.trim_end().to_owned()
+}
+
+/// What keeps connections to an instance, or has nginx keep none.
+fn keepalive(nginx: &Nginx, build: Build) -> String {
+    let Nginx { keepalive, keepalive_timeout, .. } = nginx;
+    match keepalive {
+        _ if !build.keeps => String::new(),
+        0 if build.version < KEEPS_BY_ITSELF_SINCE => String::new(),
+        0 => "    keepalive 0;\n".to_owned(),
+        _ => format!("    keepalive {keepalive};\n    keepalive_timeout {}ms;\n", keepalive_timeout.as_millis()),
+    }
 }
 
 /// What chooses the upstream: the last one whose mark there is.
@@ -277,4 +289,27 @@ fn sealed(text: &str) -> String {
 /// Whether a file is still as it was laid.
 pub fn is_as_laid(text: &str) -> bool {
     text.rsplit_once(SEAL).is_some_and(|(before, _)| sealed(before) == text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// nginx before 1.29.7 refuses a 0, and later ones keep 32 by themselves.
+    #[test]
+    fn a_connection_is_kept_by_no_version_of_nginx_when_none_is_to_be() {
+        let none = Nginx { keepalive: 0, ..Nginx::default() };
+        let build = |version, keeps| Build { version, keeps, counts: true, limits: true };
+        for (version, keeps, text) in [
+            (Version(1, 14, 2), false, ""),
+            (Version(1, 15, 3), true, ""),
+            (Version(1, 29, 6), true, ""),
+            (Version(1, 29, 7), true, "    keepalive 0;\n"),
+            (Version(1, 30, 0), false, ""),
+        ] {
+            assert_eq!(keepalive(&none, build(version, keeps)), text, "{version:?}");
+        }
+        let kept = keepalive(&Nginx::default(), build(Version(1, 30, 0), true));
+        assert_eq!(kept, "    keepalive 32;\n    keepalive_timeout 1000ms;\n");
+    }
 }

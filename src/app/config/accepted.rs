@@ -11,7 +11,19 @@ pub(super) const PLACEHOLDER: &str = "recorded";
 /// The keys of each section that are root's. None: all of them.
 const SECTIONS: [(&str, Option<&[&str]>); 5] = [
     ("instances", None),
-    ("nginx", Some(&["listen", "server_name", "status_port", "failover", "conf_dir", "own"])),
+    (
+        "nginx",
+        Some(&[
+            "listen",
+            "server_name",
+            "status_port",
+            "failover",
+            "keepalive",
+            "keepalive_timeout",
+            "conf_dir",
+            "own",
+        ]),
+    ),
     ("run", Some(&["processes", "max_memory", "open_files", "nice", "stop_timeout"])),
     ("health", Some(&["timeout"])),
     ("push", Some(&["repository", "port", "poll"])),
@@ -131,6 +143,7 @@ impl Config {
     /// Root's part in words, setting by setting.
     fn settings_of_root(&self) -> Vec<(&'static str, String)> {
         let Nginx { listen, server_name, status_port, failover, conf_dir, own, .. } = &self.nginx;
+        let Nginx { keepalive, keepalive_timeout, .. } = &self.nginx;
         let Run { processes, max_memory, open_files, nice, stop_timeout, .. } = &self.run;
         let push = self.push.as_ref();
         let number = |number: Option<u64>| number.map_or("none".to_owned(), |number| number.to_string());
@@ -145,6 +158,8 @@ impl Config {
             ("[nginx] server_name", server_name.clone()),
             ("[nginx] status_port", status_port.to_string()),
             ("[nginx] failover", failover.to_string()),
+            ("[nginx] keepalive", keepalive.to_string()),
+            ("[nginx] keepalive_timeout", humantime::format_duration(*keepalive_timeout).to_string()),
             ("[nginx] conf_dir", conf_dir.display().to_string()),
             ("[nginx] own", own.to_string()),
             ("[run] processes", processes.to_string()),

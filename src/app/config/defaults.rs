@@ -46,6 +46,9 @@ impl Default for Nginx {
             server_name: "_".to_owned(),
             status_port: port(20200),
             failover: true,
+            keepalive: 32,
+            // Servers that are common close them after two seconds (gunicorn) or later.
+            keepalive_timeout: Duration::from_secs(1),
             conf_dir: PathBuf::from("/etc/nginx/conf.d"),
             own: false,
             check: Check::default(),

@@ -19,6 +19,8 @@ use crate::health::StatusSet;
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest time that anything can be given: there are sums of several.
 const LONGEST_DURATION: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
+/// The most connections that nginx keeps to an instance.
+const MOST_KEPT: u16 = 512;
 /// No program runs in less memory, in bytes.
 const LEAST_MEMORY: u64 = 1 << 20;
 
@@ -279,6 +281,21 @@ pub(super) fn nginx_word<'de, D: Deserializer<'de>>(from: D) -> Result<String, D
 pub(super) fn nginx_words<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     let words = Vec::<String>::deserialize(from)?;
     words.iter().map(|word| safe_for_nginx(word).map_err(de::Error::custom)).collect()
+}
+
+/// How many connections nginx keeps: more than a worker of its may have open by default are none.
+pub(super) fn keepalive<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
+    let given = i64::deserialize(from)?;
+    let number = u16::try_from(given).ok().filter(|number| *number <= MOST_KEPT);
+    number.ok_or_else(|| de::Error::custom(format!("expected a number from 0 to {MOST_KEPT}, got {given}")))
+}
+
+pub(super) fn keepalive_timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let given = duration(from)?;
+    match given >= Duration::from_millis(1) {
+        true => Ok(given),
+        false => Err(de::Error::custom("expected a duration of at least \"1ms\"; keepalive = 0 keeps no connection")),
+    }
 }
 
 pub(super) fn check<'de, D: Deserializer<'de>>(from: D) -> Result<Check, D::Error> {
