@@ -1,11 +1,12 @@
 //! The health check: one question to a port, and what the answer must be like.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use regex::bytes::Regex;
 
-use crate::http;
+use crate::http::{self, Answer};
 use crate::outcome::quote;
 
 /// How many bytes of an unexpected body are quoted.
@@ -18,6 +19,8 @@ const QUOTED_LINES: usize = 5;
 pub struct Expectation {
     /// The path asked for; empty: it is enough that the port accepts a connection.
     pub path: String,
+    /// The request's header fields beyond those of every request, their names in lower case.
+    pub fields: BTreeMap<String, String>,
     /// The status codes that are fine.
     pub status: StatusSet,
     /// What the body must match, in its first 64 KiB; None: anything.
@@ -36,7 +39,7 @@ impl Expectation {
                 _ => error.to_string(),
             });
         }
-        let answer = http::get(port, &self.path, timeout)?;
+        let answer = self.ask(port, &self.path, timeout)?;
         if !self.status.contains(answer.status) {
             return Err(unexpected_status(&answer));
         }
@@ -55,12 +58,17 @@ impl Expectation {
         if self.path.is_empty() {
             self.check(port, timeout).is_ok()
         } else {
-            http::get(port, &self.path, timeout).is_ok()
+            self.ask(port, &self.path, timeout).is_ok()
         }
+    }
+
+    /// Asks a port of this machine for another path in the same way. The error is in words.
+    pub fn ask(&self, port: u16, path: &str, timeout: Duration) -> Result<Answer, String> {
+        http::get_with(port, path, &self.fields, timeout)
     }
 }
 
-fn unexpected_status(answer: &http::Answer) -> String {
+fn unexpected_status(answer: &Answer) -> String {
     let location = answer.headers.get("location").and_then(|value| value.to_str().ok());
     match location {
         Some(location) => format!("status {} to {location}", answer.status),

@@ -5,6 +5,7 @@
 pub mod connection;
 pub mod request;
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -45,15 +46,34 @@ impl Answer {
 /// Asks `http://127.0.0.1:PORT/PATH` once. Redirects are not followed and proxies of the environment are not used: the
 /// question is what this very port answers. The error is in words, such as `connection refused`.
 pub fn get(port: u16, path: &str, timeout: Duration) -> Result<Answer, String> {
-    call(&format!("http://127.0.0.1:{port}{path}"), Loopback, timeout)
+    get_with(port, path, &BTreeMap::new(), timeout)
+}
+
+/// [`get`] with further header fields, a `host` in the place of its own among them.
+pub fn get_with(port: u16, path: &str, fields: &BTreeMap<String, String>, timeout: Duration) -> Result<Answer, String> {
+    call(&format!("http://127.0.0.1:{port}{}", encoded(path)), fields, Loopback, timeout)
 }
 
 /// [`get`] from a server that is reached at this address and called by this host, which a port may follow.
 pub fn ask(at: SocketAddr, host: &str, path: &str, timeout: Duration) -> Result<Answer, String> {
-    call(&format!("http://{host}{path}"), At(at), timeout)
+    call(&format!("http://{host}{}", encoded(path)), &BTreeMap::new(), At(at), timeout)
 }
 
-fn call(url: &str, resolver: impl Resolver, timeout: Duration) -> Result<Answer, String> {
+/// A path as a request can name it: letters that are not ASCII's by their bytes (RFC 3986, 2.5).
+fn encoded(path: &str) -> String {
+    let escaped = |letter: char| -> String {
+        let mut bytes = [0; 4];
+        letter.encode_utf8(&mut bytes).bytes().map(|byte| format!("%{byte:02X}")).collect()
+    };
+    path.chars().map(|letter| if letter.is_ascii() { letter.to_string() } else { escaped(letter) }).collect()
+}
+
+fn call(
+    url: &str,
+    fields: &BTreeMap<String, String>,
+    resolver: impl Resolver,
+    timeout: Duration,
+) -> Result<Answer, String> {
     let config = Agent::config_builder()
         .timeout_global(Some(timeout))
         .http_status_as_error(false)
@@ -63,7 +83,9 @@ fn call(url: &str, resolver: impl Resolver, timeout: Duration) -> Result<Answer,
         .user_agent(concat!("cutover/", env!("CARGO_PKG_VERSION")))
         .build();
     let agent = Agent::with_parts(config, FromTheSame, resolver);
-    let asked = agent.get(url).header("Connection", "close").call();
+    let request = agent.get(url).header("Connection", "close");
+    let request = fields.iter().fold(request, |request, (name, value)| request.header(name, value));
+    let asked = request.call();
     let response = asked.map_err(|error| in_words(&error, timeout))?;
     let (parts, body) = response.into_parts();
     let mut read = Vec::new();

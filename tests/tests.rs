@@ -46,6 +46,7 @@ mod test_exhausted;
 mod test_from_pm2;
 mod test_full_disk;
 mod test_harmless;
+mod test_health;
 mod test_history;
 mod test_hooks;
 mod test_hostile_apps;

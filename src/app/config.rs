@@ -6,6 +6,7 @@ mod check;
 mod defaults;
 mod values;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -262,9 +263,21 @@ pub struct Health {
     status: StatusSet,
     #[serde(deserialize_with = "pattern")]
     body: Option<Regex>,
+    /// What the request says in its `Host`; None: as [`Config::expectation`] has it.
+    #[serde(deserialize_with = "host")]
+    host: Option<String>,
+    /// Further header fields of the request, their names in lower case.
+    #[serde(deserialize_with = "headers")]
+    headers: BTreeMap<String, String>,
     /// How long an instance may take from its start until it is healthy.
     #[serde(deserialize_with = "duration")]
     pub timeout: Duration,
+}
+
+/// Whether a name of nginx's `server_name` is one that clients can ask for, and no pattern.
+fn is_host_name(name: &str) -> bool {
+    name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte))
 }
 
 /// `[nginx]`
@@ -356,14 +369,26 @@ pub struct Push {
     pub poll: Option<Duration>,
 }
 
-impl Health {
-    /// What a healthy answer is like.
-    pub fn expectation(&self) -> Expectation {
-        Expectation { path: self.path.clone(), status: self.status.clone(), body: self.body.clone() }
-    }
-}
-
 impl Config {
+    /// What a healthy answer is like, and how it is asked for: as nginx asks for a client of the site. The site's name is the first
+    /// of `server_name` that is one, else what `check` says; a request to none of these names the port that it goes to.
+    pub fn expectation(&self) -> Expectation {
+        let Health { path, status, body, host, headers, .. } = &self.health;
+        let site = match &self.nginx.check {
+            Check::At(address) => Some(address),
+            Check::Listen | Check::Off => None,
+        };
+        let named = || self.nginx.server_name.split_whitespace().find(|name| is_host_name(name)).map(str::to_owned);
+        let host = host.clone().or_else(named).or_else(|| site.map(Address::authority));
+        let listens_with_tls =
+            self.nginx.listen.iter().any(|listen| listen.split_whitespace().any(|word| word == "ssl"));
+        let scheme = if listens_with_tls || site.is_some_and(|site| site.is_tls) { "https" } else { "http" };
+        let mut fields = headers.clone();
+        fields.extend(host.map(|host| ("host".to_owned(), host)));
+        fields.entry("x-forwarded-proto".to_owned()).or_insert_with(|| scheme.to_owned());
+        Expectation { path: path.clone(), fields, status: status.clone(), body: body.clone() }
+    }
+
     /// Reads and checks a configuration file. Every error names the file and the line (exit 2).
     pub fn read(path: &Path) -> Result<Config> {
         let text = bounded::read_text(path, Links::Refused, bounded::LARGE).map_err(|error| {

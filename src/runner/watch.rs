@@ -9,7 +9,6 @@ use super::words::{end_in_words, last_words};
 use super::{CHECK, Life, MemberNote, POLL, RunBy, compose, life, listeners, ports, start, workers};
 use crate::app::{App, Instance, Port, Runner, Turn};
 use crate::deadline::Deadline;
-use crate::http;
 use crate::nginx;
 use crate::outcome::{Exit, exit_of, failure, stranded};
 use crate::process::{self, Owner, Pid, Process};
@@ -121,7 +120,7 @@ impl Program {
 
 /// Whether a port gives a healthy answer, and it is not somebody else who gives it. Err: what was wrong, in words.
 pub fn answers_at(app: &App, port: Port, patience: Duration) -> Result<(), String> {
-    let answer = app.config.health.expectation().check(port.number(), patience);
+    let answer = app.config.expectation().check(port.number(), patience);
     match stranger_at(app, port) {
         Some(stranger) => Err(format!("port {port} is held by {stranger}, not by {}", app.name())),
         None => answer,
@@ -194,7 +193,7 @@ pub fn up(app: &App, instance: &Instance, patience: Duration) -> Result<(), Stri
 /// Whether any of an instance's ports gives an answer, a healthy one or not.
 pub fn any_answer(app: &App, instance: &Instance, patience: Duration) -> bool {
     as_run_on(app, instance).is_ok_and(|(app, ports)| {
-        let expectation = app.config.health.expectation();
+        let expectation = app.config.expectation();
         ports.iter().any(|port| expectation.is_answered(port.number(), patience))
     })
 }
@@ -230,7 +229,7 @@ pub fn reaches_clients(app: &App, instance: &Instance) -> Result<(), Unreached> 
 /// instance's place is wrong.
 fn gets_through(app: &App, site: &nginx::Site, instance: &Instance) -> Result<(), Unreached> {
     let in_words = |error: anyhow::Error| Unreached::Answer(format!("{error:#}"));
-    let expectation = app.as_run(instance).map_err(in_words)?.config.health.expectation();
+    let expectation = app.as_run(instance).map_err(in_words)?.config.expectation();
     let Some(path) = site.path().or(Some(expectation.path.as_str()).filter(|path| !path.is_empty())) else {
         // The health check knows nothing that could be asked for.
         return Ok(());
@@ -245,7 +244,7 @@ fn gets_through(app: &App, site: &nginx::Site, instance: &Instance) -> Result<()
         return Ok(());
     }
     let port = ports(app, instance).map_err(in_words)?.into_iter().next().unwrap_or(instance.port());
-    match http::get(port.number(), &asked, CHECK) {
+    match expectation.ask(port.number(), &asked, CHECK) {
         Ok(direct) if direct.status == through.status && site.path().is_none() => Ok(()),
         Ok(direct) => {
             let size = direct.header_size();

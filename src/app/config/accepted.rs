@@ -249,10 +249,7 @@ port = 1003
         assert_eq!(names, ["[instances]", "[nginx] listen", "[run] nice", "[push] port"]);
         let taken = own.with_roots_part(&accepted);
         assert_eq!(taken.differences_from(&accepted), Vec::<String>::new());
-        assert_eq!(
-            (taken.run.command.as_str(), taken.health.expectation().path.as_str()),
-            ("SECRET=2 ./app", "/other")
-        );
+        assert_eq!((taken.run.command.as_str(), taken.expectation().path.as_str()), ("SECRET=2 ./app", "/other"));
         assert_eq!(taken.pushed_branch(), "next");
     }
 

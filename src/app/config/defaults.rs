@@ -1,5 +1,6 @@
 //! What holds where the configuration leaves a key out.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,7 +36,14 @@ impl Default for Run {
 
 impl Default for Health {
     fn default() -> Health {
-        Health { path: "/".to_owned(), status: StatusSet::success(), body: None, timeout: Duration::from_secs(60) }
+        Health {
+            path: "/".to_owned(),
+            status: StatusSet::success(),
+            body: None,
+            host: None,
+            headers: BTreeMap::new(),
+            timeout: Duration::from_secs(60),
+        }
     }
 }
 

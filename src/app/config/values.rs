@@ -1,6 +1,7 @@
 //! How single values of the configuration are read, and what is wrong with one: the line is told by who calls.
 #![deny(clippy::arithmetic_side_effects)]
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +9,8 @@ use std::time::Duration;
 use regex::bytes::Regex;
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use ureq::http::uri::Authority;
+use ureq::http::{HeaderName, HeaderValue};
 
 use super::{Check, Processes, Worker};
 use crate::app::names::Instance;
@@ -260,6 +263,39 @@ pub(super) fn health_path<'de, D: Deserializer<'de>>(from: D) -> Result<String, 
             false => Err(format!("expected a path such as \"/health\", or \"\", got {text:?}")),
         }
     })
+}
+
+/// What stands in a request's `Host`.
+pub(super) fn host<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    from_text(from, |text| {
+        let is_host =
+            text.parse::<Authority>().is_ok_and(|authority| !text.contains('@') && !authority.host().is_empty());
+        match is_host {
+            true => Ok(Some(text.to_owned())),
+            false => Err(format!("expected a host such as \"shop.example.org\", got {text:?}")),
+        }
+    })
+}
+
+/// Header fields, with their names in lower case.
+pub(super) fn headers<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let given = BTreeMap::<String, String>::deserialize(from)?;
+    let checked = given.into_iter().map(|(name, value)| {
+        let lower = name.to_ascii_lowercase();
+        if lower == "host" {
+            return Err("[health] headers has no Host: that is `host` in [health]".to_owned());
+        }
+        let is_of_connection = ["connection", "content-length", "transfer-encoding"].contains(&lower.as_str());
+        // What it holds may be a secret.
+        match HeaderName::from_bytes(name.as_bytes()).is_ok()
+            && HeaderValue::from_str(&value).is_ok()
+            && !is_of_connection
+        {
+            true => Ok((lower, value)),
+            false => Err(format!("{name:?} is no header field that a request can have with this value")),
+        }
+    });
+    checked.collect::<Result<_, _>>().map_err(de::Error::custom)
 }
 
 pub(super) fn signal<'de, D: Deserializer<'de>>(from: D) -> Result<nix::sys::signal::Signal, D::Error> {
