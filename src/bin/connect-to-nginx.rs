@@ -19,7 +19,7 @@ struct Arguments {
     /// The instance [default: the disabled one]
     instance: Option<String>,
     /// Connect it even if it is unhealthy
-    #[arg(long)]
+    #[arg(short, long)]
     force: bool,
     #[command(flatten)]
     wait: Wait,

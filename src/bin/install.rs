@@ -34,7 +34,7 @@ struct Arguments {
     #[arg(long, conflicts_with_all = ["dry_run", "remove"])]
     deploy: bool,
     /// Do also what can take the service down
-    #[arg(long)]
+    #[arg(short, long)]
     force: bool,
     /// Stop the app and take away what was laid, but not releases, secrets, hooks, logs and configuration
     #[arg(long)]

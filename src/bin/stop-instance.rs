@@ -19,7 +19,7 @@ struct Arguments {
     /// The instance [default: the enabled one]
     instance: Option<String>,
     /// Stop it even if it is the enabled one
-    #[arg(long)]
+    #[arg(short, long)]
     force: bool,
     #[command(flatten)]
     wait: Wait,

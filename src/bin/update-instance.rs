@@ -22,7 +22,7 @@ struct Arguments {
     #[command(flatten)]
     wanted: Wanted,
     /// Update it even if it is the enabled one
-    #[arg(long)]
+    #[arg(short, long)]
     force: bool,
     #[command(flatten)]
     wait: Wait,
