@@ -123,7 +123,7 @@ fn an_app_has_a_plain_name() {
 #[test]
 fn what_has_no_default_is_asked_for() {
     refused("app = \"shop\"\n", "", 1, &["missing key `app`"]);
-    refused("[source]\ngit = \"/nowhere\"\n", "", 1, &["missing key `source`"]);
+    refused("[source]\ngit = \"/nowhere\"\n", "[push]\npoll = \"1m\"\n", 1, &["missing key `source`"]);
     refused("git = \"/nowhere\"\n", "", 5, &["missing key `git`"]);
     refused("command = \"true\"\n", "", 7, &["missing key `command`"]);
 }
@@ -136,7 +136,7 @@ fn containers_need_other_sections_than_processes() {
     // Sections that the runner does not use may stay: to try the other one takes one word.
     let both = format!("{GOOD}{COMPOSE}").replace("app =", "runner = \"direct\"\napp =");
     BareHome::new(&both).run("disabled-instance", &[]).is(0, "A\n", "");
-    with("runner = \"direct\"\n").run("disabled-instance", &[]).fails(2, &["missing key `source`"]);
+    with("runner = \"direct\"\n").run("disabled-instance", &[]).fails(2, &["missing key `run`"]);
     refused("app =", "runner = \"compose\"\napp =", 1, &["missing key `compose`"]);
 
     let section = |text: &str| format!("own = true\n{}", COMPOSE.replace("image = \"user/shop\"", text));

@@ -218,6 +218,28 @@ fn a_ref_or_a_path_may_be_deployed_instead_of_the_configured_ref() {
     assert_eq!(site.get("/"), (200, "not committed\n".to_owned()));
 }
 
+#[test]
+fn an_app_that_is_deployed_from_paths_needs_no_source() {
+    let site = Site::unlaid(Sample::Static, BRISK);
+    let text = fs::read_to_string(site.config()).unwrap();
+    let lines = text.lines().filter(|line| *line != "[source]" && !line.starts_with("git = "));
+    fs::write(site.config(), lines.collect::<Vec<&str>>().join("\n")).unwrap();
+    site.install(&[]).ok();
+    for version in ["one", "two"] {
+        fs::write(site.source().join("VERSION"), version).unwrap();
+        site.run("deploy", &["--from", "source"]).ok();
+        assert_eq!(site.get("/"), (200, format!("{version}\n")));
+    }
+    let reason = "cannot tell what to deploy: say --from PATH, or name the repository in [source] of the configuration";
+    for words in [&["deploy"][..], &["deploy", "--ref", "main"], &["deploy", "--if-new"], &["update-instance"]] {
+        site.run(words[0], &words[1..]).is(2, "", &format!("{}: {reason}\n", words[0]));
+    }
+    site.run("rollback", &[]).ok();
+    site.run("reload", &[]).ok();
+    site.run("bootup", &[]).ok();
+    assert_eq!(site.get("/"), (200, "one\n".to_owned()));
+}
+
 fn is_building(site: &Site) -> bool {
     let releases = fs::read_dir(site.home.join("releases")).unwrap();
     releases

@@ -38,7 +38,8 @@ pub fn programs(app: &App) -> Result<()> {
         let compose = command::find("docker").or_else(|_| command::find("docker-compose"));
         return compose.map(drop).context("containers need Docker and Docker Compose");
     }
-    for program in ["sh", "git", "tar", "cp"] {
+    let git = (!app.config.source.git.is_empty()).then_some("git");
+    for program in ["sh", "tar", "cp"].into_iter().chain(git) {
         command::find(program)?;
     }
     let sh = command::find("sh")?;

@@ -17,7 +17,7 @@ use crate::app::{App, ReleaseId};
 use crate::command::{self, Output, Run};
 use crate::deadline::Deadline;
 use crate::durable;
-use crate::outcome::{exit_of, failure};
+use crate::outcome::{exit_of, failure, usage};
 use crate::removal;
 
 /// How long git may take to look something up in the mirror.
@@ -41,8 +41,7 @@ impl std::error::Error for UnknownRef {}
 
 /// Brings the mirror up to date and finds the commit that `reference` names: a branch, a tag, a commit, or `latest-tag`.
 pub fn commit(app: &App, reference: &str, deadline: Deadline) -> Result<String> {
-    let source = address(app);
-    source.check()?;
+    let source = configured(app)?;
     mending(app, deadline, || fetch_all(app, deadline))?;
     let unknown = || UnknownRef { reference: reference.to_owned(), source: source.to_string() }.into();
     if reference == LATEST_TAG {
@@ -74,8 +73,7 @@ pub fn remote_head(app: &App, reference: &str, deadline: Deadline) -> Result<Opt
     if is_whole_hash(reference) {
         return Ok(None);
     }
-    let source = address(app);
-    source.check()?;
+    let source = configured(app)?;
     let listed = |patterns: &[String]| -> Result<String> {
         let asked = list(app, &["--sort=-version:refname"], patterns, deadline);
         Ok(asked.with_context(|| format!("cannot ask {source}"))?.stdout)
@@ -217,6 +215,17 @@ const SORTED: [&str; 2] = ["-c", "versionsort.suffix=-"];
 fn highest_version<'a>(mut tags: impl Iterator<Item = &'a str>) -> Result<Option<&'a str>> {
     let version = Regex::new(r"^v?\d+(\.\d+)*([-+.].*)?$").context("cannot compile the pattern of a version")?;
     Ok(tags.find(|tag| version.is_match(tag)))
+}
+
+/// The source's address, if there is one that can be used.
+fn configured(app: &App) -> Result<Address> {
+    if app.config.source.git.is_empty() {
+        let remedy = "say --from PATH, or name the repository in [source] of the configuration";
+        return Err(usage(format!("cannot tell what to deploy: {remedy}")));
+    }
+    let source = address(app);
+    source.check()?;
+    Ok(source)
 }
 
 fn address(app: &App) -> Address {

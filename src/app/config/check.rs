@@ -26,7 +26,8 @@ impl Config {
             ),
             _ if self.runs_containers() => Ok(()),
             Some(Runner::Compose) => missing("compose"),
-            _ if self.source.git.is_empty() => missing("source"),
+            // What a push deploys comes from there.
+            _ if self.source.git.is_empty() && self.push.is_some() => missing("source"),
             _ if self.run.command.is_empty() => missing("run"),
             _ => Ok(()),
         }
