@@ -5,6 +5,7 @@ use std::process::{Child, Stdio};
 
 use serde_json::Value;
 
+use crate::pty::typed;
 use crate::site::{BRISK, Ran, Sample, Site, eventually, explains_itself};
 
 #[test]
@@ -216,6 +217,18 @@ fn a_ref_or_a_path_may_be_deployed_instead_of_the_configured_ref() {
     site.run("deploy", &["--from", "nowhere"])
         .fails(2, &["deploy: invalid value 'nowhere' for '--from <PATH>': No such file or directory"]);
     assert_eq!(site.get("/"), (200, "not committed\n".to_owned()));
+}
+
+#[test]
+fn on_a_terminal_it_ends_with_the_table_of_status() {
+    let site = Site::new(Sample::Static, BRISK);
+    let seen = typed(site.tool("deploy", &[]), "").replace('\r', "");
+    let table = site.run("status", &[]).ok();
+    let (told, shown) = seen.split_once(table.lines().next().unwrap()).unwrap_or_else(|| panic!("{seen}"));
+    assert!(told.contains("deploy: A is enabled, "), "{seen}");
+    assert_eq!(shown.lines().count(), table.lines().count(), "{seen}\n{table}");
+    let failed = typed(site.tool("deploy", &["--ref", "nothing"]), "");
+    assert_eq!(failed.lines().count(), 1, "{failed}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! deploy: update the disabled instance, start it, cut over, watch it, and go back when it fails.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::{fs, io};
@@ -11,6 +12,7 @@ use cutover::app::{App, Home, Wait};
 use cutover::deploying::{self, Attempt};
 use cutover::history;
 use cutover::outcome::{self, Exit};
+use cutover::overview::Overview;
 use cutover::source::Wanted;
 
 const TOOL: &str = env!("CARGO_BIN_NAME");
@@ -58,7 +60,12 @@ fn run(arguments: Arguments) -> Result<Exit> {
         return deploying::directory::watch(TOOL, &app, &arguments.home, &directory, arguments.wait);
     }
     if !arguments.if_new {
-        return Attempt::of(TOOL, wanted, arguments.wait).make(&app);
+        let exit = Attempt::of(TOOL, wanted, arguments.wait).make(&app)?;
+        // Who sits there wants to see what became of it; that this cannot be told is no failure of the deploy.
+        if io::stdout().is_terminal() {
+            let _ = Overview::of(&app).and_then(|overview| outcome::print(&overview.table()));
+        }
+        return Ok(exit);
     }
     let wanted = Wanted { reference: wanted.reference.or(Some(app.pushed_reference())), ..Wanted::default() };
     match history::has_moved(&app, &wanted, TOOL)? {
