@@ -6,6 +6,7 @@ mod git;
 pub mod image;
 mod room;
 mod snapshot;
+mod version;
 
 pub use build::make;
 pub use git::UnknownRef;

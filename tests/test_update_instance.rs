@@ -48,6 +48,9 @@ fn a_ref_is_a_branch_a_tag_a_commit_or_the_latest_tag() {
     let first = commit_and_tag("first", "v1.2.0");
     let tenth = commit_and_tag("tenth", "v1.10.0");
     commit_and_tag("candidate", "v1.10.0-rc1");
+    for (at, tag) in ["v1.9.9", "1.2.9", "v2.0.0-rc.1", "2.0.0b2", "3.0.0.beta1"].into_iter().enumerate() {
+        commit_and_tag(&format!("other {at}"), tag);
+    }
     let nightly = commit_and_tag("nightly", "nightly");
     site.git(&["checkout", "--quiet", "-b", "feature/cart", &first]);
     let cart = site.commit("cart", "");
@@ -222,6 +225,15 @@ fn made_from(ran: &Ran) -> &str {
 /// The version of the release that an instance has.
 fn version(site: &Site, instance: &str) -> String {
     fs::read_to_string(site.home.join("instances").join(instance).join("VERSION")).unwrap().trim().to_owned()
+}
+
+#[test]
+fn a_pre_release_is_not_the_latest_tag_even_where_there_is_no_other() {
+    let site = Site::new(Sample::Static, BRISK);
+    site.git(&["tag", "v1.0.0-rc.1"]);
+    let ran = site.run("update-instance", &["A", "--ref", "latest-tag"]);
+    ran.fails(3, &["has pre-releases only, such as v1.0.0-rc.1; name the one that is wanted as the ref"]);
+    site.run("update-instance", &["A", "--ref", "v1.0.0-rc.1"]).ok();
 }
 
 #[test]

@@ -9,9 +9,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use regex::Regex;
 
 use super::address::Address;
+use super::version::{self, Version};
 use crate::app::config::LATEST_TAG;
 use crate::app::{App, ReleaseId};
 use crate::command::{self, Output, Run};
@@ -75,7 +75,7 @@ pub fn remote_head(app: &App, reference: &str, deadline: Deadline) -> Result<Opt
     }
     let source = configured(app)?;
     let listed = |patterns: &[String]| -> Result<String> {
-        let asked = list(app, &["--sort=-version:refname"], patterns, deadline);
+        let asked = list(app, patterns, deadline);
         Ok(asked.with_context(|| format!("cannot ask {source}"))?.stdout)
     };
     let commit = |listed: &str, name: &String| {
@@ -87,9 +87,8 @@ pub fn remote_head(app: &App, reference: &str, deadline: Deadline) -> Result<Opt
     if reference == LATEST_TAG {
         let tags = listed(&["refs/tags/*".to_owned()])?;
         let names = tags.lines().filter_map(|line| line.split_once("\trefs/tags/")).map(|(_, name)| name);
-        let names = names.filter(|name| !name.ends_with("^{}"));
-        let latest = highest_version(names)?;
-        return Ok(latest.and_then(|latest| tagged(latest).iter().find_map(|name| commit(&tags, name))));
+        let latest = version::latest(names.filter(|name| !name.ends_with("^{}"))).filter(|latest| latest.is_final);
+        return Ok(latest.and_then(|latest| tagged(latest.tag).iter().find_map(|name| commit(&tags, name))));
     }
     let [peeled, tag] = tagged(reference);
     let names = [format!("refs/heads/{reference}"), peeled, tag];
@@ -115,7 +114,7 @@ pub fn check_out(app: &App, commit: &str, directory: &Path, deadline: Deadline) 
 /// anew; the failure that is told is the first.
 fn mending(app: &App, deadline: Deadline, work: impl Fn() -> Result<()>) -> Result<()> {
     let Err(failure) = work() else { return Ok(()) };
-    if list(app, &[], &["HEAD".to_owned()], deadline).is_err() {
+    if list(app, &["HEAD".to_owned()], deadline).is_err() {
         return Err(failure);
     }
     let renew = || -> Result<()> {
@@ -192,29 +191,23 @@ fn is_whole_hash(reference: &str) -> bool {
     [40, 64].contains(&reference.len()) && reference.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// The tag with the highest version.
+/// The tag with the highest version that is for everybody.
 fn latest_tag(app: &App, deadline: Deadline) -> Result<String> {
-    let format = "--format=%(objecttype) %(*objecttype) %(refname:strip=2)";
-    let listing = ["for-each-ref", "--sort=-version:refname", format, "refs/tags"];
-    let listed =
-        output(app, git(app, SORTED.into_iter().chain(listing))?, deadline).context("cannot list the tags")?.stdout;
+    let listing = ["for-each-ref", "--format=%(objecttype) %(*objecttype) %(refname:strip=2)", "refs/tags"];
+    let listed = output(app, git(app, listing)?, deadline).context("cannot list the tags")?.stdout;
     // A tag may be on anything, such as a key; and on another tag, which has to be followed to tell.
     let of_commits = listed.lines().filter_map(|line| match line.splitn(3, ' ').collect::<Vec<&str>>()[..] {
         ["commit", _, name] | [_, "commit" | "tag", name] => Some(name),
         _ => None,
     });
-    highest_version(of_commits)?
-        .map(str::to_owned)
-        .ok_or_else(|| anyhow!("cannot find the latest tag: {} has no tag that is a version", address(app)))
-}
-
-/// git's option by which `v2-rc1` comes before `v2`.
-const SORTED: [&str; 2] = ["-c", "versionsort.suffix=-"];
-
-/// The first of these tags, which git has sorted, that is a version.
-fn highest_version<'a>(mut tags: impl Iterator<Item = &'a str>) -> Result<Option<&'a str>> {
-    let version = Regex::new(r"^v?\d+(\.\d+)*([-+.].*)?$").context("cannot compile the pattern of a version")?;
-    Ok(tags.find(|tag| version.is_match(tag)))
+    let source = address(app);
+    match version::latest(of_commits) {
+        Some(latest) if latest.is_final => Ok(latest.tag.to_owned()),
+        Some(Version { tag, .. }) => Err(anyhow!(
+            "cannot find the latest tag: {source} has pre-releases only, such as {tag}; name the one that is wanted as the ref"
+        )),
+        None => Err(anyhow!("cannot find the latest tag: {source} has no tag that is a version")),
+    }
 }
 
 /// The source's address, if there is one that can be used.
@@ -233,9 +226,9 @@ fn address(app: &App) -> Address {
 }
 
 /// What git says that the source has of these names.
-fn list(app: &App, options: &[&str], patterns: &[String], deadline: Deadline) -> Result<Output> {
+fn list(app: &App, patterns: &[String], deadline: Deadline) -> Result<Output> {
     let source = address(app);
-    let words = SORTED.iter().chain(&["ls-remote", "--quiet"]).chain(options).map(OsString::from);
+    let words = ["ls-remote", "--quiet"].into_iter().map(OsString::from);
     let words = source.options().into_iter().chain(words).chain([source.to_string().into()]);
     let listing = without_questions(app, words.chain(patterns.iter().map(OsString::from)))?;
     output(app, listing.environment(source.environment()), deadline)
