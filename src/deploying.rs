@@ -198,8 +198,15 @@ fn start_other(
     let is_as_configured = differences.as_ref().is_some_and(Vec::is_empty);
     let has_switched = current == old && turn.resumes_watch_of(old);
     let is_well = || runner::healthy(app, old, runner::CHECK).is_ok();
-    if is_as_configured && has_switched && (is_well() || has_failed_its_watch(app, turn, old)) {
-        turn.say(format_args!("already switched: {old} runs as configured"));
+    let has_failed = || has_failed_its_watch(app, turn, old);
+    // Of an instance that is down nobody can tell how it was started; one that has failed is no reason to touch the other.
+    let is_to_be_watched = match is_as_configured {
+        true => is_well() || has_failed(),
+        false => differences.is_none() && has_failed(),
+    };
+    if has_switched && is_to_be_watched {
+        let how = if is_as_configured { "runs as configured" } else { "is down" };
+        turn.say(format_args!("already switched: {old} {how}"));
         (about.instance, about.release) = (Some(old.clone()), Some(release.clone()));
         return watch_again(app, turn, change, old, &release);
     }

@@ -42,6 +42,19 @@ fn no_get_lost(report: &Report) {
 }
 
 #[test]
+fn that_the_first_process_is_down_is_no_change_of_the_environment() {
+    let command = "test ! -e ../../down.$PROCESS_INDEX || exit 1; exec ./app";
+    let site = Site::roomy(Sample::Static, &run(command, "processes = 2"));
+    site.run("deploy", &[]).ok();
+    fs::write(site.home.join("down.0"), "").unwrap();
+    site.shell(&format!("kill {}", pids(&site, "A")[0])).ok();
+    let restarts = || site.status()["instances"][0]["processes"][0]["restarts"].as_u64().unwrap();
+    eventually("it is left alone for some seconds", || restarts() >= 6);
+    let ran = site.run("reload", &[]);
+    assert!(ran.code == 3 && ran.stderr.starts_with("reload: nothing has changed since it was started\n"), "{ran:?}");
+}
+
+#[test]
 fn each_process_has_its_port_and_nginx_spreads_requests_over_all() {
     let site = site(4, "");
     site.run("enabled-port", &[]).is(1, "", "");

@@ -66,9 +66,11 @@ pub fn of(app: &App, instance: &Instance) -> Result<Option<Vec<String>>> {
     };
     let mut wanted = names(app.environment(&release, Some((instance, &first)))?);
     let mut present = names(present.into_iter().collect());
-    // In which of its ports it is may have changed since.
-    wanted.remove("PORT");
-    present.remove("PORT");
+    // In which of its ports it is may have changed since; and the first may be down just now, and this another one.
+    for name in ["PORT", "PROCESS_INDEX"] {
+        wanted.remove(name);
+        present.remove(name);
+    }
     let lines =
         [("environment", told(&present, &wanted)), ("configuration", told(&note.settings, &settings(&app.config)))];
     Ok(Some(
