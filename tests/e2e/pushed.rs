@@ -196,7 +196,7 @@ fn deploys(machine: &Machine) -> usize {
 
 fn what_is_killed_is_begun_again(machine: &Machine) {
     let traffic = load(machine);
-    push(machine, "v8", "slow 1");
+    push(machine, "v8", "slow 5");
     await_that("the deploy is under way", PATIENCE, || {
         status(machine)["change"]["doing"].as_str().is_some_and(|doing| doing.starts_with("starting"))
     });
