@@ -150,7 +150,7 @@ pub fn remove_if_there(path: &Path) -> io::Result<()> {
 }
 
 /// Where the next version of `path` is prepared. One name, so that what a killed tool left is overwritten by the next.
-fn beside(path: &Path) -> PathBuf {
+pub fn beside(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.new"))
 }

@@ -16,6 +16,18 @@ fn it_explains_itself() {
 }
 
 #[test]
+fn an_install_that_was_killed_in_its_first_file_of_nginxs_is_finished_by_the_next() {
+    for name in ["choice.conf", "push.conf"] {
+        let site = Site::unlaid(Sample::Static, BRISK);
+        let includes = site.home.join("nginx/conf.d/shop.d");
+        fs::create_dir_all(&includes).unwrap();
+        fs::write(site.home.join(".cutover"), "# Laid by cutover's install for shop\n").unwrap();
+        fs::write(includes.join(format!(".{name}.new")), "").unwrap();
+        site.install(&[]).ok();
+    }
+}
+
+#[test]
 fn what_is_missing_or_wrong_is_an_error_before_anything_is_laid() {
     let site = Site::unlaid(Sample::Static, BRISK);
     let install =

@@ -416,6 +416,9 @@ fn refuse_foreign(app: &App, files: &Files) -> Result<()> {
             true => fs::read_dir(includes)?.flatten().map(|entry| entry.path()).collect(),
             false => Vec::new(),
         };
+        // What a killed install has begun to write.
+        let begun: Vec<PathBuf> = files.paths().map(durable::beside).collect();
+        let entries: Vec<PathBuf> = entries.into_iter().filter(|entry| !begun.contains(entry)).collect();
         let is_marked = |path: &PathBuf| read(path).is_ok_and(|text| text.is_some_and(|text| app.is_marked(&text)));
         if is_there.is_ok() && !is_directory || !entries.is_empty() && !entries.iter().any(is_marked) {
             let remedy = format!("move it away, or give the app another name than {}", app.name());
