@@ -7,6 +7,7 @@ mod program;
 mod render;
 mod site;
 mod traffic;
+mod workers;
 
 pub use confirm::{Answer, closed_directory};
 pub use marks::{tell_count, tell_free_slot};

@@ -14,6 +14,7 @@ use clap::error::ErrorKind;
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::harmless::{self, Painted, is_harmful};
+use crate::process;
 
 /// How a tool ended. The numbers are a contract with scripts; 137, 168, 169 and 194 are never used, because SSM's
 /// agent gives them meanings of its own.
@@ -96,6 +97,7 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
 pub fn main<A: Parser>(tool: &'static str, run: fn(A) -> Result<Exit>) -> ExitCode {
     // A write behind the caller's limit of a file's size is an error that can be told then.
     let _ = SigSet::from(Signal::SIGXFSZ).thread_block();
+    process::hear_of_children();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let outcome = match A::try_parse_from(arguments) {
         Ok(parsed) => run(parsed),

@@ -10,7 +10,9 @@ mod tree;
 pub use leash::{LET_END, Until, end_leashed};
 pub use memory::{Kills, machine_memory};
 pub use socket::{End, Owner, connections, owner, stranger};
-pub use spawn::{Bond, Limits, bound_memory, expendable, isolate, least_nice, limit, release_startup_code, unlimit};
+pub use spawn::{
+    Bond, Limits, bound_memory, expendable, hear_of_children, isolate, limit, release_startup_code, unlimit,
+};
 pub use tree::{children, is_below, kill_like, kill_tree, living, tree, with_environment};
 
 use std::collections::HashMap;
@@ -152,16 +154,18 @@ pub fn program(pid: Pid) -> Option<String> {
     stat(pid).map(|stat| stat.comm)
 }
 
-/// A process's arguments, with the program's name as the first; None: the process has gone, or they are not to be seen.
-pub fn arguments(pid: Pid) -> Option<Vec<OsString>> {
-    let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let words = words.strip_suffix(b"\0").unwrap_or(&words);
-    Some(words.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect())
-}
-
-/// How a process shows itself in lists: its arguments, or what it has written in their place; empty when it has gone.
+/// How a process shows itself in lists: its arguments, each with a NUL behind it, or what it has written in their place; empty when
+/// it has gone, or they are not to be seen.
 pub fn title(pid: Pid) -> Vec<u8> {
     std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()
+}
+
+/// A process's arguments, with the program's name as the first; None: the process has gone, or they are not to be seen.
+pub fn arguments(pid: Pid) -> Option<Vec<OsString>> {
+    let title = title(pid);
+    let words = title.strip_suffix(b"\0").unwrap_or(&title);
+    let words = words.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec()));
+    (!title.is_empty()).then(|| words.collect())
 }
 
 /// Whether another file has taken the place of the one that a process was started from, as an upgrade does it.

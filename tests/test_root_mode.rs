@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 
 use crate::not_tested::not_tested;
 use crate::server::{CONFIG, Server};
+use crate::site::eventually;
 
 const BIN: &str = "/home/potados/.cafeteria/bin";
 
@@ -141,8 +142,15 @@ fn limits_beyond_the_users_own_are_named_before_anything_is_built() {
         server.run(&deploy).fails(2, &[told]);
         server.run(&format!("ls {home}/releases; sed -i '/^{key}$/d' {home}/config.toml")).is(0, "", "");
     }
-    server.run(&format!("{BIN}/deploy")).ok();
-    assert_eq!(server.served(), "v1\n");
+    // What comes back under systemd runs with as much as its unit gives it.
+    let configure = format!("sed -i 's/^\\[run\\]/&\\nopen_files = 5000/' {home}/config.toml");
+    server.run(&format!("{configure} && {BIN}/deploy && {BIN}/stop-instance -f A")).ok();
+    let as_unit = "runuser -u potados -- sh -c 'ulimit -n 4096; exec setsid -f \"$0\" --home \"$1\" A >/dev/null 2>&1'";
+    server.run(&format!("{as_unit} {BIN}/supervise {home}")).ok();
+    eventually("it serves", || server.run(&format!("{BIN}/pid A")).code == 0 && server.served() == "v1\n");
+    let hard = server.run(&format!("awk '/^Max open files/ {{ print $5 }}' /proc/$({BIN}/pid A)/limits"));
+    hard.is(0, "4096\n", "");
+    assert!(server.run(&format!("{BIN}/logs A")).ok().contains("open_files is 4096: run install again for more"));
 }
 
 #[test]

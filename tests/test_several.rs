@@ -55,6 +55,17 @@ fn that_the_first_process_is_down_is_no_change_of_the_environment() {
 }
 
 #[test]
+fn a_death_while_others_are_being_started_is_heard_of() {
+    // The first dies in the milliseconds in which the others are started, sooner or later in one of these runs at least.
+    let command = "test $PROCESS_INDEX != 0 || exit 7; exec ./app";
+    let site = Site::roomy(Sample::Static, &format!("{}[health]\ntimeout = \"5s\"\n", run(command, "processes = 5")));
+    site.run("update-instance", &["A"]).ok();
+    for _ in 0..20 {
+        site.run("start-instance", &["A"]).fails(3, &["cannot start A: it died: 0: exit status 7"]);
+    }
+}
+
+#[test]
 fn each_process_has_its_port_and_nginx_spreads_requests_over_all() {
     let site = site(4, "");
     site.run("enabled-port", &[]).is(1, "", "");

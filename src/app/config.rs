@@ -20,7 +20,7 @@ use crate::bounded::{self, Links};
 use crate::health::{Expectation, StatusSet};
 use crate::outcome::usage;
 
-pub use accepted::roots_part;
+pub use accepted::{OPEN_FILES, roots_part};
 pub use address::{Address, Check};
 pub use check::port_of_listen;
 
@@ -371,7 +371,7 @@ pub struct Push {
 
 impl Config {
     /// What a healthy answer is like, and how it is asked for: as nginx asks for a client of the site. The site's name is the first
-    /// of `server_name` that is one, else what `check` says; a request to none of these names the port that it goes to.
+    /// in `server_name` that is no pattern, else the one in `check`; where there is neither, the request names its own address.
     pub fn expectation(&self) -> Expectation {
         let Health { path, status, body, host, headers, .. } = &self.health;
         let site = match &self.nginx.check {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::step::{self, Step};
+use crate::app::config::OPEN_FILES;
 use crate::app::{App, Config, LAID, Runner};
 use crate::command::{self, Run};
 use crate::deadline::Deadline;
@@ -19,8 +20,8 @@ use crate::runner::systemd::{self, Order};
 const BOOTED: &str = "/run/systemd/system";
 /// How long systemd may take to read its units again.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How many files systemd lets a service open, at first and when it asks for more (systemd.exec(5)).
-const OPEN_FILES: (u64, u64) = (1024, 524_288);
+/// How many files systemd lets a service open at first (systemd.exec(5)).
+const FEW_OPEN_FILES: u64 = 1024;
 /// What systemd adds to the time that the app has, so that it never comes before our own deadlines.
 const SLACK: Duration = Duration::from_secs(10);
 
@@ -229,10 +230,10 @@ fn documentation(manuals: &[&Path]) -> &'static str {
 /// replaced it: there is room for all programs, each at its limit, twice. The rest supervise sets by the settings of the
 /// instance's release; the unit only lets it do what needs root.
 fn limits(config: &Config) -> String {
-    let (run, (few, most)) = (&config.run, OPEN_FILES);
+    let run = &config.run;
     let lines = [
         config.memory().map(|bytes| format!("MemoryMax={}\n", bytes.saturating_mul(2))),
-        run.open_files.map(|count| format!("LimitNOFILE={few}:{}\n", count.max(most))),
+        run.open_files.map(|count| format!("LimitNOFILE={FEW_OPEN_FILES}:{}\n", count.max(OPEN_FILES))),
         run.nice.filter(|nice| *nice < 0).map(|nice| format!("Nice={nice}\n")),
     ];
     lines.into_iter().flatten().collect()

@@ -11,6 +11,7 @@ use super::confirm;
 use super::parse;
 use super::render::{Build, Files, KEEPS_FOR_A_TIME_SINCE, Version, is_as_laid};
 use super::site::Site;
+use super::workers::{PROGRAM, Workers};
 use super::{HANDOVER, POLL};
 use crate::app::App;
 use crate::bounded::{self, Links};
@@ -18,13 +19,8 @@ use crate::command::{self, Output, Run};
 use crate::deadline::Deadline;
 use crate::durable;
 use crate::outcome::{quote, usage};
-use crate::process::{self, Pid, Process};
+use crate::process::{self, Pid};
 
-/// Its name.
-const PROGRAM: &str = "nginx";
-/// How the title begins of a process of nginx's that answers requests, and what it says as soon as it takes no more of them.
-const WORKER: &[u8] = b"nginx: worker process";
-const LEAVING: &[u8] = b"nginx: worker process is shutting down";
 /// How long nginx may take to test its configuration, or to act on a signal.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// What to do when nginx does not take what an older or a newer cutover, or one for another nginx, has laid for another app.
@@ -154,11 +150,10 @@ impl Nginx {
                 remove_empty_includes(files);
                 // It may have taken it up already.
                 if self.is_running(app) {
-                    let old = workers();
+                    let old = Workers::now();
                     if self.run(&["-s", "reload"]).is_ok() {
-                        let patience = Deadline::after(PATIENCE);
-                        while workers() == old && patience.sleep(POLL) {}
-                        await_handover(&old);
+                        old.await_others(Deadline::after(PATIENCE));
+                        old.await_leave(Deadline::after(PATIENCE));
                     }
                     let _ = still_reached(app, reached);
                 }
@@ -170,7 +165,7 @@ impl Nginx {
     /// Makes nginx use its files: tested first, and confirmed by nginx afterwards, for `-s reload` returns before it takes
     /// effect, and an nginx that refuses a file then only says so in its log.
     fn take_up(&self, app: &App, files: &Files, before: &Option<Vec<String>>, laid: &mut Laid) -> Result<()> {
-        let workers = workers();
+        let old = Workers::now();
         if !laid.changed.is_empty() {
             let tested = self.run(&["-t"])?;
             let warnings: Vec<&str> = warnings_in(&tested.stderr).collect();
@@ -198,7 +193,7 @@ impl Nginx {
             return Ok(());
         }
         self.await_configuration(app, files)?;
-        await_handover(&workers);
+        old.await_leave(Deadline::after(PATIENCE));
         laid.effect = Some("nginx uses them");
         Ok(())
     }
@@ -320,29 +315,6 @@ impl Nginx {
             }
         }
     }
-}
-
-/// The workers that take requests, of all nginxes of the machine.
-fn workers() -> Vec<Process> {
-    let takes_requests = |process: &Process| {
-        let title = process::title(process.pid);
-        title.starts_with(WORKER) && !title.starts_with(LEAVING)
-    };
-    let mut workers = process::of_program(PROGRAM);
-    workers.retain(takes_requests);
-    workers
-}
-
-/// Waits until those of these workers take no requests any more in whose place others have come: until then, an answer may be
-/// one by the configuration before.
-fn await_handover(old: &[Process]) {
-    let is_left = || {
-        let (left, new): (Vec<Process>, Vec<Process>) = workers().into_iter().partition(|worker| old.contains(worker));
-        let masters: Vec<Pid> = new.into_iter().filter_map(Process::parent).collect();
-        left.into_iter().filter_map(Process::parent).any(|master| masters.contains(&master))
-    };
-    let patience = Deadline::after(PATIENCE);
-    while is_left() && patience.sleep(POLL) {}
 }
 
 /// Fails when the clients of one of these apps, which may be `app` itself, do not get to it any more.

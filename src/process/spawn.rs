@@ -38,8 +38,6 @@ pub enum Bond {
 /// caller's descriptors but the three standard streams: SSM's agent, for one, waits for every copy of its pipes to close.
 pub fn isolate(command: &mut Command, bond: Bond) {
     let parent = Pid::own();
-    // Who was started with it ignored would never hear how a child has ended (wait(2)), nor would the leash.
-    reset_signal(libc::SIGCHLD);
     // SAFETY: what runs between fork and exec makes system calls and takes no lock of this program's; the memory that the
     // leash allocates later is its own, and the C library's fork leaves its allocator usable.
     unsafe {
@@ -63,6 +61,12 @@ pub fn isolate(command: &mut Command, bond: Bond) {
     }
 }
 
+/// Has this program hear how its children end, though whoever started it may ignore that of his own (wait(2)). To be called once,
+/// before there are any: of one that has ended already, what waits to be heard would be discarded (POSIX, sigaction).
+pub fn hear_of_children() {
+    reset_signal(libc::SIGCHLD);
+}
+
 /// What a program may have of the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
@@ -70,6 +74,22 @@ pub struct Limits {
     pub open_files: Option<u64>,
     /// How readily it gives way to others, from -20 to 19; None: as readily as whoever starts it, and no less than by itself.
     pub nice: Option<i32>,
+}
+
+impl Limits {
+    /// As many of these as this process may give to a program.
+    pub fn possible(self) -> Limits {
+        if geteuid().is_root() {
+            return self;
+        }
+        // SAFETY: a system call without memory of ours. Its errors are those of other processes.
+        let own = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+        // 20 - nice, setrlimit(2) says.
+        let granted = getrlimit(Resource::RLIMIT_NICE).map_or(0, |(soft, _)| soft.min(40));
+        let least = own.min(20 - i32::try_from(granted).unwrap_or_default());
+        let most = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, hard)| hard);
+        Limits { open_files: self.open_files.map(|count| count.min(most)), nice: self.nice.map(|nice| nice.max(least)) }
+    }
 }
 
 /// Makes `command` start with these limits. Where the machine does not allow them, the start fails.
@@ -87,17 +107,6 @@ pub fn limit(command: &mut Command, limits: Limits) {
             }
         });
     }
-}
-
-/// The least readiness to give way that a program may have which this process starts, from -20 to 19.
-pub fn least_nice() -> i32 {
-    if geteuid().is_root() {
-        return -20;
-    }
-    // SAFETY: a system call without memory of ours. Its errors are those of other processes.
-    let own = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
-    let granted = getrlimit(Resource::RLIMIT_NICE).map_or(0, |(soft, _)| soft.min(40));
-    own.min(20 - i32::try_from(granted).unwrap_or_default())
 }
 
 /// What a program gets that nobody limits: how many files may be open, and how large a stack may grow, in bytes.

@@ -5,6 +5,9 @@ use toml::{Table, Value};
 
 use super::{Compose, Config, Health, Nginx, Push, Run};
 
+/// How many files systemd lets a service open that asks for it (systemd.exec(5)).
+pub const OPEN_FILES: u64 = 524_288;
+
 /// What stands for a value that is not root's, and that a configuration must have.
 pub(super) const PLACEHOLDER: &str = "recorded";
 
@@ -122,12 +125,15 @@ impl Config {
         differing.map(|(name, own, accepted)| format!("{name}: {own}, accepted was {accepted}")).collect()
     }
 
-    /// What differs from what was laid in the part of [`Config::with_laid`], and what takes root and was not laid.
+    /// What differs from what was laid in the part of [`Config::with_laid`], and what of a release's limits takes root and was not
+    /// laid.
     pub fn unlaid(&self, laid: &Config) -> Vec<String> {
         let of_release = ["[run]", "[health]", "memory"];
         let nice = |config: &Config| config.run.nice.unwrap_or_default().min(0);
+        let open_files = |config: &Config| config.run.open_files.unwrap_or_default().max(OPEN_FILES);
         let differing = self.differing(laid).filter(|(name, ..)| match *name {
             "[run] nice" => nice(self) < nice(laid),
+            "[run] open_files" => open_files(self) > open_files(laid),
             _ => !of_release.iter().any(|part| name.starts_with(part)),
         });
         differing.map(|(name, own, laid)| format!("{name}: {own} instead of {laid}")).collect()
@@ -232,13 +238,17 @@ port = 1003
     #[test]
     fn a_change_of_root_s_part_is_told_and_not_taken_and_any_other_is_taken() {
         let accepted = Config::of_roots_part(roots_part(WHOLE).unwrap()).unwrap();
-        let text = WHOLE.replace("[\"81\"]", "[\"82\"]").replace("= 1002", "= 1012").replace("nice = 3", "nice = -20");
+        let text = WHOLE
+            .replace("[\"81\"]", "[\"82\"]")
+            .replace("= 1002", "= 1012")
+            .replace("nice = 3", "nice = -20\nopen_files = 600000");
         let text = text.replace("/up", "/other").replace("SECRET=1", "SECRET=2").replace("1003", "1004");
         let own = config(&text.replace("\"30M\"", "\"90M\"").replace("\"5s\"", "\"9s\""));
         let differences = own.differences_from(&accepted);
         let names = [
             "[instances]: blue = 1001, green = 1012, accepted was blue = 1001, green = 1002",
             "[nginx] listen: [\"82\"], accepted was [\"81\"]",
+            "[run] open_files: 600000, accepted was none",
             "[run] nice: -20, accepted was 3",
             "[health] timeout: 9s, accepted was 5s",
             "[push] port: 1004, accepted was 1003",
@@ -246,7 +256,10 @@ port = 1003
         assert_eq!(differences, names);
         let unlaid = own.unlaid(&accepted);
         let names: Vec<_> = unlaid.iter().map(|one| one.split_once(':').unwrap().0).collect();
-        assert_eq!(names, ["[instances]", "[nginx] listen", "[run] nice", "[push] port"]);
+        assert_eq!(names, ["[instances]", "[nginx] listen", "[run] open_files", "[run] nice", "[push] port"]);
+        // What supervise sets by itself is a matter of the release.
+        let less = config(&WHOLE.replace("nice = 3", "nice = 0\nopen_files = 524288"));
+        assert_eq!(less.unlaid(&accepted), Vec::<String>::new());
         let taken = own.with_roots_part(&accepted);
         assert_eq!(taken.differences_from(&accepted), Vec::<String>::new());
         assert_eq!((taken.run.command.as_str(), taken.expectation().path.as_str()), ("SECRET=2 ./app", "/other"));

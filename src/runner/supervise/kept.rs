@@ -144,11 +144,16 @@ impl Kept {
         command.stdout(stdout).stderr(stderr);
         process::isolate(&mut command, Bond::Leashed(Until::AllEnded));
         let config::Run { open_files, nice, .. } = app.config.run;
-        let possible = nice.map(|nice| nice.max(process::least_nice()));
-        process::limit(&mut command, Limits { open_files, nice: possible });
+        let wanted = Limits { open_files, nice };
+        // A release that comes back may have had more than install has laid last; deploy tells of what it has not laid yet.
+        let possible = wanted.possible();
+        process::limit(&mut command, possible);
         let child = command.spawn().with_context(|| format!("cannot run {release}"))?;
-        if let (Some(wanted), Some(possible)) = (nice, possible.filter(|possible| nice != Some(*possible))) {
-            output.say_of(&self.who, format_args!("nice is {possible} instead of {wanted}, which install has to lay"));
+        if let (Some(count), true) = (possible.open_files, possible.open_files != wanted.open_files) {
+            output.say_of(&self.who, format_args!("open_files is {count}: run install again for more"));
+        }
+        if let (Some(nice), true) = (possible.nice, possible.nice != wanted.nice) {
+            output.say_of(&self.who, format_args!("nice is {nice}: run install again for less"));
         }
         output.say_of(&self.who, format_args!("{STARTED}{release}"));
         self.now = Now::Running { leash: Pid::of(&child), since: Instant::now() };
