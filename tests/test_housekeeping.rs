@@ -10,34 +10,41 @@ use crate::ran::Ran;
 use crate::site::{BRISK, Sample, Site};
 
 /// A user who is not root: root may remove everything.
-const USER: &str = "61234";
+pub const USER: &str = "61234";
 
-/// A site whose home is a user's, as which the tools run. Releases are made from the directory `made`, and built like this.
-fn site(build: &str, more: &str) -> Option<Site> {
+/// A site whose home is a user's, as which the tools run, with these sections of its configuration.
+pub fn site_of_user(sections: &str) -> Option<Site> {
     if !nix::unistd::Uid::effective().is_root() {
         not_tested("a home of another user", "this is not root");
         return None;
     }
-    let build = format!("[build]\ncommand = \"{build}\"\n[run]\ncommand = \"exec ./app\"\nstop_timeout = \"2s\"\n");
-    let site = Site::new(Sample::Static, &format!("{BRISK}{more}{build}"));
+    let site = Site::new(Sample::Static, &format!("{BRISK}{sections}"));
     fs::set_permissions(site.directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    fs::remove_dir_all(site.source().join(".git")).unwrap();
     chown(&site.home);
     Some(site)
 }
 
-fn chown(path: &Path) {
-    let mut chown = Command::new("chown");
-    assert!(chown.args(["-R", &format!("{USER}:{USER}")]).arg(path).status().unwrap().success());
+/// One whose releases are built like this.
+fn site(build: &str, more: &str) -> Option<Site> {
+    site_of_user(&format!(
+        "{more}[build]\ncommand = \"{build}\"\n[run]\ncommand = \"exec ./app\"\nstop_timeout = \"2s\"\n"
+    ))
 }
 
-fn deploy(site: &Site, version: &str) -> Ran {
+/// Gives all that lies there to the user.
+pub fn chown(path: &Path) {
+    let mut chown = Command::new("chown");
+    assert!(chown.args(["-Rh", &format!("{USER}:{USER}")]).arg(path).status().unwrap().success());
+}
+
+/// Deploys the source's directory as this version.
+pub fn deploy(site: &Site, version: &str) -> Ran {
     fs::write(site.source().join("VERSION"), format!("{version}\n")).unwrap();
     site.run("deploy", &["--from", site.source().to_str().unwrap()])
 }
 
-/// What is in the directory of releases and is none, in their order.
-fn left(site: &Site) -> Vec<String> {
+/// What is in the directory of releases and is none, in the order of the names.
+pub fn left(site: &Site) -> Vec<String> {
     let entries = fs::read_dir(site.home.join("releases")).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut left: Vec<String> = names.filter(|name| name.starts_with('.')).collect();

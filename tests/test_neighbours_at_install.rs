@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::server::{CONFIG, Server};
-use crate::site::eventually;
+use crate::site::{Ran, eventually};
 use crate::test_neighbours_of_ports::{commit, deployed, mallory_goes, mallory_listens, other};
 
 const HOME: &str = "/home/potados/.cafeteria";
@@ -242,18 +242,22 @@ fn of_two_installations_at_once_one_finds_the_ports_taken() {
     }
 }
 
-#[test]
-fn a_name_that_takes_every_request_is_taken_back_when_the_other_site_is_not_reached_any_more() {
-    let Some(server) = Server::boot() else { return };
+/// A server on which cafeteria serves, and install is about to lay an app of mallory's whose name takes every request. Nothing in
+/// what the two listen on tells: what answers has to be asked, after nginx has taken it up.
+fn before_a_name_for_all() -> Option<(Server, &'static str)> {
+    let server = Server::boot()?;
     fs::write(server.config(), CONFIG).unwrap();
     server.install("").ok();
     server.run(&format!("{HOME}/bin/deploy")).ok();
-    // Nothing in what the two listen on tells: what answers has to be asked, after nginx has taken it up.
     let text = CONFIG.replace("\"cafeteria\"", "\"zzz\"");
     let nginx = "[nginx]\nstatus_port = 20300\nserver_name = \"~.\"\n";
     fs::write(server.config(), format!("{text}[instances]\nA = 20301\nB = 20302\n{nginx}")).unwrap();
-    let ran = server.run("timeout 60 $TOOLS/install --config $CONFIG --user mallory");
-    ran.fails(
+    Some((server, "timeout 60 $TOOLS/install --config $CONFIG --user mallory"))
+}
+
+#[track_caller]
+fn is_taken_back(server: &Server, installed: &Ran) {
+    installed.fails(
         3,
         &[
             "nginx refuses the new configuration, the old one is back",
@@ -264,4 +268,22 @@ fn a_name_that_takes_every_request_is_taken_back_when_the_other_site_is_not_reac
     for _ in 0..10 {
         assert_eq!(server.served(), "v1\n");
     }
+}
+
+#[test]
+fn a_name_that_takes_every_request_is_taken_back_when_the_other_site_is_not_reached_any_more() {
+    let Some((server, install)) = before_a_name_for_all() else { return };
+    is_taken_back(&server, &server.run(install));
+}
+
+#[test]
+fn a_site_that_is_slow_when_it_is_asked_is_not_taken_for_one_that_nobody_reaches() {
+    let Some((server, install)) = before_a_name_for_all() else { return };
+    // nginx stands still until one question has waited in vain for its five seconds.
+    let asked = "ss --no-header --tcp --numeric state established '( dport = :80 )' | grep -q .";
+    let installed = server.run(&format!(
+        "workers=$(pgrep -f '^nginx: worker'); kill -STOP $workers; {install} & \
+        until {asked}; do sleep 0.05; done; sleep 5.5; kill -CONT $workers; wait $!"
+    ));
+    is_taken_back(&server, &installed);
 }

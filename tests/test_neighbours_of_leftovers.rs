@@ -10,43 +10,15 @@ use cutover::process::{Pid, Process};
 use nix::sys::signal::Signal;
 
 use crate::not_tested::not_tested;
-use crate::ran::Ran;
 use crate::site::{BRISK, Sample, Site, chmod, eventually};
+use crate::test_housekeeping::{chown, deploy, left, site_of_user};
 
-/// A user who is not root: root may remove everything.
-const USER: &str = "61250";
-
-/// A site whose home is a user's. Releases are made from the directory `made`; a build fails where VERSION says `bad`,
-/// after it has run this script.
+/// A site whose home is a user's; a build fails where VERSION says `bad`, after it has run this script.
 fn site(script: &str, more: &str) -> Option<Site> {
-    if !nix::unistd::Uid::effective().is_root() {
-        not_tested("a home of another user", "this is not root");
-        return None;
-    }
     let sections = "[build]\ncommand = \"sh leave && ! grep -q bad VERSION\"\n[run]\ncommand = \"exec ./app\"\nstop_timeout = \"2s\"\n";
-    let site = Site::new(Sample::Static, &format!("{BRISK}{more}{sections}"));
-    fs::set_permissions(site.directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    fs::remove_dir_all(site.source().join(".git")).unwrap();
+    let site = site_of_user(&format!("{more}{sections}"))?;
     fs::write(site.source().join("leave"), script).unwrap();
-    chown(&site.home);
     Some(site)
-}
-
-fn chown(path: &Path) {
-    let mut chown = Command::new("chown");
-    assert!(chown.args(["-Rh", &format!("{USER}:{USER}")]).arg(path).status().unwrap().success());
-}
-
-fn deploy(site: &Site, version: &str) -> Ran {
-    fs::write(site.source().join("VERSION"), format!("{version}\n")).unwrap();
-    site.run("deploy", &["--from", site.source().to_str().unwrap()])
-}
-
-/// What is in the directory of releases and is none.
-fn left(site: &Site) -> Vec<String> {
-    let entries = fs::read_dir(site.home.join("releases")).unwrap();
-    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    names.filter(|name| name.starts_with('.')).collect()
 }
 
 /// What can be left that its owner can remove.

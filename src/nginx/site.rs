@@ -84,12 +84,15 @@ impl Site {
     }
 
     /// Checks whether requests of clients get to this app, and to this instance if one is named. nginx is given a moment, in
-    /// case it is restarting. The error is in words.
+    /// case it is restarting, and asked twice at least: an answer that does not come takes longer than that. The error is in
+    /// words.
     pub fn leads_to(&self, app: &App, instance: Option<&Instance>) -> Result<(), String> {
         let patience = Deadline::after(RESTART);
+        let mut asked = 0;
         loop {
+            asked += 1;
             match self.look(app, instance) {
-                Err(reason) if !patience.sleep(POLL) => {
+                Err(reason) if !patience.sleep(POLL) && asked > 1 => {
                     return Err(format!("clients of {self} do not get there: {reason}"));
                 }
                 Err(_) => {}
