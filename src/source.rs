@@ -30,6 +30,8 @@ use crate::removal::{self, Left};
 use image::Image;
 use snapshot::Snapshot;
 
+/// What git calls the directory, or in a submodule the file, of a repository.
+const REPOSITORY: &str = ".git";
 /// How the name of a release begins that is being removed.
 const REMOVED: &str = ".removed-";
 /// How the name begins of what could not be removed.

@@ -1,14 +1,12 @@
 //! Making a release: files laid out under a temporary name, built, flushed, renamed when whole.
 
-use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use super::room::{explained, with_room};
-use super::{Origin, git, image, is_made_from, releases, snapshot, sweep};
+use super::{Origin, REPOSITORY, git, image, is_made_from, releases, snapshot, sweep};
 use crate::app::{App, ReleaseId, Runner};
 use crate::command::{self, Run};
 use crate::deadline::Deadline;
@@ -20,10 +18,6 @@ use crate::removal;
 
 /// How far a clock may be set back, in seconds, for the order of releases to stay that of their making.
 const STEP_BACK: u64 = 60 * 60;
-/// What git calls the directory, or in a submodule the file, of a repository.
-const REPOSITORY: &str = ".git";
-/// How many entries of a directory one `cp` is called with: a command line has its limits.
-const COPIED_AT_ONCE: usize = 1000;
 /// How the temporary name of a release in the making begins.
 pub const BUILDING: &str = ".building-";
 
@@ -103,34 +97,20 @@ fn lay_out(app: &App, origin: &Origin, directory: &Path, deadline: Deadline) -> 
     };
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let into = directory.as_os_str();
-    let cannot = || format!("cannot lay out {}", path.display());
     let copied = if path.is_dir() {
-        return copy_directory(app, path, directory, deadline).with_context(cannot);
+        let all = path.join(".");
+        Run::new(&command::find("cp")?, ["-a".as_ref(), "--".as_ref(), all.as_os_str(), into])
     } else if name.ends_with(".tar.gz") || name.ends_with(".tgz") {
         Run::new(&command::find("tar")?, ["-xzf".as_ref(), path.as_os_str(), "-C".as_ref(), into])
     } else {
         Run::new(&command::find("cp")?, ["-p".as_ref(), "--".as_ref(), path.as_os_str(), into])
     };
-    let copied = copied.environment(app.plain_environment()).output(deadline);
-    copied.map(drop).with_context(cannot)
+    let copied = copied.environment(app.plain_environment()).output(deadline).map(drop);
+    copied.and_then(|()| remove_repositories(directory)).with_context(|| format!("cannot lay out {}", path.display()))
 }
 
-/// Copies what a directory holds, but for repositories: an app that serves its own directory would serve them, with the password
-/// that a CI may have written into one's configuration.
-fn copy_directory(app: &App, from: &Path, to: &Path, deadline: Deadline) -> Result<()> {
-    let entries = fs::read_dir(from)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<PathBuf>>>()?;
-    let wanted: Vec<&PathBuf> =
-        entries.iter().filter(|path| path.file_name() != Some(OsStr::new(REPOSITORY))).collect();
-    for some in wanted.chunks(COPIED_AT_ONCE) {
-        let options = ["-a".as_ref(), "--target-directory".as_ref(), to.as_os_str(), "--".as_ref()];
-        let words = options.into_iter().chain(some.iter().map(|path| path.as_os_str()));
-        Run::new(&command::find("cp")?, words).environment(app.plain_environment()).output(deadline)?;
-    }
-    remove_repositories(to)?;
-    Ok(fs::set_permissions(to, fs::metadata(from)?.permissions())?)
-}
-
-/// Removes the repositories below a directory, as those of submodules.
+/// Removes the repositories in a release, and those of submodules: an app that serves its own directory would serve them, with
+/// the password that a CI may have written into the configuration of one.
 fn remove_repositories(directory: &Path) -> Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;

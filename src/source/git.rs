@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 
 use super::address::Address;
-use super::version::{self, Version};
+use super::version::{self, Latest};
 use crate::app::config::LATEST_TAG;
 use crate::app::{App, ReleaseId};
 use crate::command::{self, Output, Run};
@@ -87,8 +87,10 @@ pub fn remote_head(app: &App, reference: &str, deadline: Deadline) -> Result<Opt
     if reference == LATEST_TAG {
         let tags = listed(&["refs/tags/*".to_owned()])?;
         let names = tags.lines().filter_map(|line| line.split_once("\trefs/tags/")).map(|(_, name)| name);
-        let latest = version::latest(names.filter(|name| !name.ends_with("^{}"))).filter(|latest| latest.is_final);
-        return Ok(latest.and_then(|latest| tagged(latest.tag).iter().find_map(|name| commit(&tags, name))));
+        let Latest::Tag(latest) = version::latest(names.filter(|name| !name.ends_with("^{}")))? else {
+            return Ok(None);
+        };
+        return Ok(tagged(latest).iter().find_map(|name| commit(&tags, name)));
     }
     let [peeled, tag] = tagged(reference);
     let names = [format!("refs/heads/{reference}"), peeled, tag];
@@ -201,12 +203,12 @@ fn latest_tag(app: &App, deadline: Deadline) -> Result<String> {
         _ => None,
     });
     let source = address(app);
-    match version::latest(of_commits) {
-        Some(latest) if latest.is_final => Ok(latest.tag.to_owned()),
-        Some(Version { tag, .. }) => Err(anyhow!(
+    match version::latest(of_commits)? {
+        Latest::Tag(tag) => Ok(tag.to_owned()),
+        Latest::PreRelease(tag) => Err(anyhow!(
             "cannot find the latest tag: {source} has pre-releases only, such as {tag}; name the one that is wanted as the ref"
         )),
-        None => Err(anyhow!("cannot find the latest tag: {source} has no tag that is a version")),
+        Latest::None => Err(anyhow!("cannot find the latest tag: {source} has no tag that is a version")),
     }
 }
 

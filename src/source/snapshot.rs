@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
+use super::REPOSITORY;
 use crate::app::App;
 use crate::bounded::{self, Links};
 use crate::deadline::Deadline;
@@ -20,7 +21,7 @@ use crate::removal;
 
 /// What is not copied, wherever it lies: the repository is not the app, and the modules are the build's to make. Both are
 /// large, and git changes its own files while nobody works.
-const LEFT_OUT: [&str; 2] = [".git", "node_modules"];
+const LEFT_OUT: [&str; 2] = [REPOSITORY, "node_modules"];
 /// How much of a file is read at once, in bytes.
 const CHUNK: usize = 64 * 1024;
 /// What each directory of a copy allows its owner: it is to be filled.

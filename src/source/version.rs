@@ -1,126 +1,66 @@
 //! Tags that are versions, and which of them is the latest.
 
-use std::cmp::Ordering;
+use anyhow::{Context, Result};
+use regex::Regex;
 
-/// What stands behind the numbers of a version that comes after the one without it, and not before.
-const AFTER: [&str; 9] = ["final", "release", "ga", "stable", "lts", "post", "patch", "hotfix", "sp"];
+/// A version that is meant for everybody: numbers, and behind them nothing, a letter as OpenSSL's patches have it, or a word by
+/// which it comes after the one without it. What stands behind a + says how it was built.
+const FINAL: &str = r"(?ix) ^ v? (\d+ (?: \. \d+)*)
+    (?: ([a-z]) | [-._]? (final|release|ga|stable|lts|post|patch|hotfix|sp) [-._]? (\d*) )?
+    (?: \+ .* )? $";
+/// Any version, also one that is not meant for everybody: `v2.0.0-rc.1`, `2.0.0b2`.
+const ANY: &str = r"(?i)^v?\d";
 
-/// A tag that is a version: `v1.10.0`, `2.0`, `2.0.0-rc.1`, `1.0.0b2`, `1.0.post1`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Version<'a> {
-    /// As it is written.
-    pub tag: &'a str,
-    /// Whether it is meant for everybody, and no release candidate or the like.
-    pub is_final: bool,
-    numbers: Vec<&'a str>,
-    rest: &'a str,
-}
-
-impl<'a> Version<'a> {
-    /// Reads a tag; None: it is no version.
-    fn read(tag: &'a str) -> Option<Version<'a>> {
-        let text = tag.strip_prefix(['v', 'V']).unwrap_or(tag);
-        // What stands behind a + says how it was built.
-        let text = text.split('+').next().unwrap_or(text);
-        let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-        let (numbers, rest) = text.split_at_checked(end)?;
-        // `1.0.rc1`: the dot is what separates the rest.
-        let (numbers, rest) = match (numbers.strip_suffix('.'), rest) {
-            (Some(_), "") => return None,
-            (Some(numbers), rest) => (numbers, rest),
-            (None, rest) => (numbers, rest),
-        };
-        let numbers: Vec<&str> = numbers.split('.').collect();
-        let is_number = |number: &&str| !number.is_empty();
-        // OpenSSL's patches have a letter.
-        let is_patch = numbers.len() > 1 && rest.len() == 1 && rest.starts_with(|c: char| c.is_ascii_alphabetic());
-        let is_final = is_patch || rest.is_empty() || words(rest).next().is_some_and(is_after);
-        numbers.iter().all(is_number).then_some(Version { tag, is_final, numbers, rest })
-    }
-
-    /// What counts when two are compared: whoever is final, the numbers, what follows them, and how it is written.
-    fn key(&self) -> (bool, Vec<Number<'a>>, Vec<Word<'a>>, &'a str) {
-        let mut numbers: Vec<Number> = self.numbers.iter().map(|digits| Number::of(digits)).collect();
-        // 2.0 is 2.0.0.
-        while numbers.last().is_some_and(|number| number.0.is_empty()) {
-            numbers.pop();
-        }
-        (self.is_final, numbers, words(self.rest).map(Word::of).collect(), self.tag)
-    }
-}
-
-impl Ord for Version<'_> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.key().cmp(&other.key())
-    }
-}
-
-impl PartialOrd for Version<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-/// The latest of these tags: of those that are final, else of the others. None: none is a version.
-pub fn latest<'a>(tags: impl Iterator<Item = &'a str>) -> Option<Version<'a>> {
-    tags.filter_map(Version::read).max()
-}
-
-/// Whether a word says that a version comes after the one without it.
-fn is_after(word: &str) -> bool {
-    AFTER.iter().any(|after| word.eq_ignore_ascii_case(after))
-}
-
-/// The words and the numbers that a text is made of, without what separates them.
-fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|c: char| !c.is_alphanumeric()).flat_map(|part| {
-        let mut rest = part;
-        std::iter::from_fn(move || {
-            let is_digit = rest.chars().next()?.is_ascii_digit();
-            let end = rest.find(|c: char| c.is_ascii_digit() != is_digit).unwrap_or(rest.len());
-            let (word, after) = rest.split_at_checked(end)?;
-            rest = after;
-            Some(word)
-        })
-    })
-}
-
-/// Digits without leading zeros, however many.
+/// The latest version among tags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Number<'a>(&'a str);
-
-impl<'a> Number<'a> {
-    fn of(digits: &'a str) -> Number<'a> {
-        Number(digits.trim_start_matches('0'))
-    }
+pub enum Latest<'a> {
+    /// This tag.
+    Tag(&'a str),
+    /// There are pre-releases only, such as this one.
+    PreRelease(&'a str),
+    /// No tag is a version.
+    None,
 }
 
-impl Ord for Number<'_> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (self.0.len(), self.0).cmp(&(other.0.len(), other.0))
-    }
-}
-
-impl PartialOrd for Number<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-/// A part of what follows the numbers; numbers come before words, as semver.org has it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Word<'a> {
-    Number(Number<'a>),
-    Word(String),
-}
-
-impl<'a> Word<'a> {
-    fn of(word: &'a str) -> Word<'a> {
-        match word.starts_with(|first: char| first.is_ascii_digit()) {
-            true => Word::Number(Number::of(word)),
-            false => Word::Word(word.to_lowercase()),
+/// Finds it. A pre-release is never the latest by itself.
+pub fn latest<'a>(tags: impl Iterator<Item = &'a str>) -> Result<Latest<'a>> {
+    let compile = |pattern| Regex::new(pattern).context("cannot compile the pattern of a version");
+    let (whole, any) = (compile(FINAL)?, compile(ANY)?);
+    let mut finals = Vec::new();
+    let mut pre_release = Latest::None;
+    for tag in tags {
+        match rank(&whole, tag) {
+            Some(rank) => finals.push((rank, tag)),
+            None if any.is_match(tag) => pre_release = Latest::PreRelease(tag),
+            None => {}
         }
     }
+    Ok(finals.into_iter().max().map_or(pre_release, |(_, tag)| Latest::Tag(tag)))
+}
+
+/// What is compared of a final version: its numbers, and what follows them. None: it is none.
+fn rank<'a>(whole: &Regex, tag: &'a str) -> Option<(Vec<Number<'a>>, String, Number<'a>)> {
+    let parts = whole.captures(tag)?;
+    let part = |at| parts.get(at).map_or("", |part| part.as_str());
+    let (numbers, letter) = (part(1), part(2));
+    // `3d` is no patch of a version 3.
+    if !letter.is_empty() && !numbers.contains('.') {
+        return None;
+    }
+    let mut numbers: Vec<Number> = numbers.split('.').map(number).collect();
+    // 2.0 is 2.0.0.
+    while numbers.last().is_some_and(|(digits, _)| *digits == 0) {
+        numbers.pop();
+    }
+    Some((numbers, format!("{letter}{}", part(3)).to_lowercase(), number(part(4))))
+}
+
+/// Digits, however many: how many there are without leading zeros, and which.
+type Number<'a> = (usize, &'a str);
+
+fn number(digits: &str) -> Number<'_> {
+    let digits = digits.trim_start_matches('0');
+    (digits.len(), digits)
 }
 
 #[cfg(test)]
@@ -128,41 +68,37 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn read(tag: &str) -> Version<'_> {
-        Version::read(tag).unwrap_or_else(|| panic!("{tag} is no version"))
+    fn latest_of<'a>(tags: &[&'a str]) -> Latest<'a> {
+        latest(tags.iter().copied()).unwrap()
     }
 
     #[test]
     fn versions_are_in_the_order_in_which_they_come() {
         let in_order = [
-            "v2.0.0-alpha",
-            "v2.0.0-alpha.1",
-            "2.0.0-beta.2",
-            "v2.0.0-beta.11",
-            "v2.0.0-rc.1",
-            "2.0.0rc2",
             "0.9",
             "v1",
             "1.0.1",
             "v1.0.1a",
+            "1.0.1b",
             "1.0.1.post1",
+            "1.0.1.post10",
             "v1.0.2-final",
             "v1.1.1",
             "v1.1.1k",
             "1.9.0",
             "v1.10.0",
             "2.0",
-            "v2.0.1",
+            "V2.0.1+build.7",
             "10.0.0",
             "2024.01.15",
             "v20240115",
             "99999999999999999999999999",
             "100000000000000000000000000",
         ];
-        for (at, earlier) in in_order.iter().enumerate() {
-            for later in in_order.iter().skip(at + 1) {
-                assert!(read(earlier) < read(later), "{earlier} {later}");
-                assert_eq!(latest([*later, *earlier].into_iter()).unwrap().tag, *later);
+        for (at, later) in in_order.iter().enumerate() {
+            for earlier in in_order.iter().take(at) {
+                assert_eq!(latest_of(&[later, earlier]), Latest::Tag(later), "{earlier}");
+                assert_eq!(latest_of(&[earlier, later]), Latest::Tag(later), "{earlier}");
             }
         }
     }
@@ -181,20 +117,20 @@ mod tests {
             "2.0.0-SNAPSHOT",
             "2.0.0-rc.1+build.5",
             "2.0.0_pre1",
+            "3d",
         ] {
-            assert!(!read(tag).is_final, "{tag}");
-            assert_eq!(latest([tag, "v1.0"].into_iter()).unwrap().tag, "v1.0");
-            assert_eq!(latest([tag, "no-version"].into_iter()).unwrap().tag, tag);
+            assert_eq!(latest_of(&[tag, "v1.0"]), Latest::Tag("v1.0"), "{tag}");
+            assert_eq!(latest_of(&["no-version", tag]), Latest::PreRelease(tag));
         }
         for tag in ["v2.0.0+build.5", "V2", "2.0.0.Final", "2.0.0-RELEASE", "2.0.0-ga", "1.1.1k", "2.0.post3"] {
-            assert!(read(tag).is_final, "{tag}");
+            assert_eq!(latest_of(&[tag, "v1.0"]), Latest::Tag(tag));
         }
     }
 
     #[test]
     fn what_is_no_version_is_none() {
-        for tag in ["", "v", "main", "release-1.0", ".1", "1..2", "1.", "v1.", "-1", "+1", "vv1", "é1"] {
-            assert_eq!(latest([tag].into_iter()), None, "{tag}");
+        for tag in ["", "v", "main", "release-1.0", ".1", "-1", "+1", "vv1", "é1"] {
+            assert_eq!(latest_of(&[tag]), Latest::None, "{tag}");
         }
     }
 }
