@@ -54,7 +54,10 @@ fn complete(given: Option<String>, is_root: bool, ask: Ask) -> Result<String> {
     answer("", "app", "The app's name (lower-case letters, digits, -)", None)?;
     // Containers come from a registry, and a Compose file says how they run.
     if !known.contains_key("compose") {
-        answer("source", "git", "The git repository it is deployed from (URL or path)", None)?;
+        // Who wrote a file without a source deploys from paths.
+        if is_new || known.contains_key("source") || known.contains_key("push") {
+            answer("source", "git", "The git repository it is deployed from (URL or path)", None)?;
+        }
         answer("run", "command", "The command that runs it, on $PORT", Some("npm start -- --port=$PORT"))?;
     }
     if is_new {
@@ -139,7 +142,9 @@ mod tests {
         let text = complete(Some(given.to_owned()), true, &mut answers).unwrap();
         let config = Config::parse(&text).unwrap();
         assert_eq!((config.app.as_str(), config.run.command.as_str()), ("cafe", "./app"));
-        assert_eq!(config.build.command, None);
+        assert_eq!((config.source.git.as_str(), config.build.command), ("", None));
+        let pushed = complete(Some(format!("{given}[push]\npoll = \"1m\"\n")), true, &mut answers).unwrap();
+        assert_eq!(Config::parse(&pushed).unwrap().source.git, "/srv/\"odd\" shop.git");
     }
 
     #[test]
