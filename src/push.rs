@@ -1,8 +1,8 @@
 //! Pushes to the repository: whether a webhook's request tells of one that is to be deployed, and the queue in which it
 //! waits for its deploy.
 //!
-//! GitHub and Gitea (Forgejo) sign the body with the secret, GitLab sends the secret itself. Nothing in a request is
-//! believed, nor even parsed, before that is verified.
+//! GitHub, Gitea (Forgejo), Gogs and Bitbucket sign the body with the secret, GitLab sends the secret itself. Nothing in a request
+//! is believed, nor even parsed, before that is verified.
 #![deny(clippy::arithmetic_side_effects)]
 
 mod listener;
@@ -113,20 +113,41 @@ fn bytes_of_hex(text: &str) -> Option<Vec<u8>> {
     pairs.map(byte).collect()
 }
 
+/// The fields in which the body's signature stands, and what stands before its digits: GitHub's, Bitbucket's, Gitea's, Gogs'.
+const SIGNATURES: [(&str, &str); 4] = [
+    ("x-hub-signature-256", "sha256="),
+    (HUB_SIGNATURE, "sha256="),
+    ("x-gitea-signature", ""),
+    ("x-gogs-signature", ""),
+];
+/// Bitbucket's proof. GitHub sends one of SHA-1 by this name beside its own, which proves nothing any more.
+const HUB_SIGNATURE: &str = "x-hub-signature";
+/// GitLab's proof.
+const TOKEN: &str = "x-gitlab-token";
+
+/// The signatures that a request has, in which each must hold: the fields, and what stands before the digits.
+fn signatures<R: Read>(request: &Request<R>) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let proves = |field: &str| {
+        let is_weak = || request.field(field).is_some_and(|text| text.starts_with("sha1="));
+        request.has(field) && !(field == HUB_SIGNATURE && is_weak())
+    };
+    SIGNATURES.into_iter().filter(move |(field, _)| proves(field))
+}
+
 /// Whether a request has anything that could prove who sent it. One that has not need not be read.
-fn is_signed<R: Read>(request: &Request<R>) -> bool {
-    request.has("x-hub-signature-256") || request.has("x-gitea-signature") || request.has("x-gitlab-token")
+pub fn is_signed<R: Read>(request: &Request<R>) -> bool {
+    request.has(TOKEN) || signatures(request).next().is_some()
 }
 
 /// Whether whoever sent this request knows the secret. Every proof that is there must hold.
 pub fn is_genuine<R: Read>(secret: &Secret, request: &Request<R>, body: &[u8]) -> bool {
-    let holds =
-        |field: &str, holds: &dyn Fn(&str) -> bool| !request.has(field) || request.field(field).is_some_and(holds);
-    let is_signature = |text: &str| secret.has_signed(body, text);
+    let has_signed = |digits: &str| secret.has_signed(body, digits);
+    let holds = |(field, kind): (&str, &str)| {
+        request.field(field).and_then(|text| text.strip_prefix(kind)).is_some_and(has_signed)
+    };
     is_signed(request)
-        && holds("x-hub-signature-256", &|text| text.strip_prefix("sha256=").is_some_and(is_signature))
-        && holds("x-gitea-signature", &is_signature)
-        && holds("x-gitlab-token", &|text| secret.is(text))
+        && signatures(request).all(holds)
+        && (!request.has(TOKEN) || request.field(TOKEN).is_some_and(|token| secret.is(token)))
 }
 
 /// The header field by which a request with this body proves that its sender knows the secret.
@@ -218,12 +239,12 @@ pub fn start_deploy(app: &App) -> Result<()> {
     command::detach(&command::sibling("deploy")?, arguments, log).map(drop)
 }
 
-/// What the hosts' payloads have in common, under the names that GitHub and Gitea, or GitLab, give it.
+/// What the hosts' payloads say, under the names that GitHub, Gitea and Gogs, GitLab, or Bitbucket gives it.
 #[derive(Deserialize)]
 struct Payload {
     #[serde(rename = "ref")]
-    reference: String,
-    after: String,
+    reference: Option<String>,
+    after: Option<String>,
     #[serde(default)]
     deleted: bool,
     #[serde(default)]
@@ -231,61 +252,170 @@ struct Payload {
     #[serde(default)]
     project: Project,
     #[serde(default)]
-    pusher: Pusher,
+    pusher: Person,
     #[serde(default)]
     user_username: Option<String>,
+    /// Bitbucket's.
+    #[serde(default)]
+    actor: Person,
+    /// Bitbucket's, in the cloud.
+    push: Option<Changes>,
+    /// Bitbucket's on a server of one's own.
+    #[serde(default)]
+    changes: Vec<Moved>,
 }
 
 #[derive(Default, Deserialize)]
 struct Repository {
     full_name: Option<String>,
+    slug: Option<String>,
+    #[serde(default)]
+    project: Project,
 }
 
 #[derive(Default, Deserialize)]
 struct Project {
     path_with_namespace: Option<String>,
+    key: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
-struct Pusher {
+struct Person {
     name: Option<String>,
     login: Option<String>,
+    nickname: Option<String>,
 }
+
+#[derive(Deserialize)]
+struct Changes {
+    changes: Vec<Replaced>,
+}
+
+/// What a branch or a tag was, and is; None: it was not there, or is there no more.
+#[derive(Deserialize)]
+struct Replaced {
+    old: Option<Head>,
+    new: Option<Head>,
+}
+
+#[derive(Deserialize)]
+struct Head {
+    #[serde(rename = "type")]
+    kind: String,
+    name: String,
+    target: Target,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    hash: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Moved {
+    ref_id: String,
+    to_hash: String,
+}
+
+/// A branch or a tag that was pushed to, and the commit that it is at; None: it was deleted.
+struct Change {
+    reference: String,
+    after: Option<String>,
+}
+
+impl Change {
+    fn to(reference: String, after: String) -> Change {
+        let is_there = after.chars().any(|digit| digit != NO_COMMIT);
+        Change { reference, after: Some(after).filter(|_| is_there) }
+    }
+}
+
+impl Replaced {
+    fn change(self) -> Option<Change> {
+        let Head { kind, name, target } = self.new.or_else(|| {
+            let gone = |old: Head| Head { target: Target { hash: String::new() }, ..old };
+            self.old.map(gone)
+        })?;
+        let place = if kind.contains("tag") { "tags" } else { "heads" };
+        Some(Change::to(format!("refs/{place}/{name}"), target.hash))
+    }
+}
+
+impl Payload {
+    /// The repository as its host calls it; None: it is not named.
+    fn repository(&mut self) -> Option<String> {
+        let Repository { full_name, slug, project } = std::mem::take(&mut self.repository);
+        let of_server = project.key.zip(slug).map(|(project, slug)| format!("{project}/{slug}"));
+        full_name.or(of_server).or(self.project.path_with_namespace.take())
+    }
+
+    fn who(&mut self) -> Option<String> {
+        let Person { name, login, .. } = std::mem::take(&mut self.pusher);
+        let actor = std::mem::take(&mut self.actor);
+        name.or(login).or(self.user_username.take()).or(actor.nickname).or(actor.name)
+    }
+
+    /// What was pushed to; None: the payload does not say.
+    fn changes(self) -> Option<Vec<Change>> {
+        if let Some(push) = self.push {
+            return Some(push.changes.into_iter().filter_map(Replaced::change).collect());
+        }
+        if let (Some(reference), Some(after)) = (self.reference, self.after) {
+            return Some(vec![Change::to(reference, if self.deleted { String::new() } else { after })]);
+        }
+        let moved = self.changes.into_iter().map(|Moved { ref_id, to_hash }| Change::to(ref_id, to_hash));
+        Some(moved.collect()).filter(|changes: &Vec<Change>| !changes.is_empty())
+    }
+}
+
+/// In which fields the event stands.
+const EVENTS: [&str; 5] = ["x-gitlab-event", "x-gitea-event", "x-gogs-event", "x-github-event", "x-event-key"];
+/// What a push is called there.
+const PUSHES: [&str; 5] = ["push", "Push Hook", "Tag Push Hook", "repo:push", "repo:refs_changed"];
+/// What asks only whether somebody is there.
+const PINGS: [&str; 2] = ["ping", "diagnostics:ping"];
+/// By what one delivery is told from another. Not GitLab's X-Gitlab-Event-UUID: pushes of a bot that a webhook has woken have
+/// that one's.
+const DELIVERIES: [&str; 6] =
+    ["x-github-delivery", "x-gitea-delivery", "x-gogs-delivery", "idempotency-key", "x-request-uuid", "x-request-id"];
 
 /// What a genuine request asks for. Refused: it makes no sense.
 pub fn asked<R: Read>(config: &Config, request: &Request<R>, body: &[u8]) -> Result<Asked, Refusal> {
-    let nothing = |why: String| Ok(Asked::Nothing(why));
-    let event = ["x-gitlab-event", "x-gitea-event", "x-github-event"].iter().find_map(|field| request.field(field));
-    match event {
-        Some("push" | "Push Hook" | "Tag Push Hook") => {}
-        Some("ping") => return nothing("pong".to_owned()),
-        Some(other) => return nothing(format!("nothing to do: the event is {}, not push", plain(other))),
+    let nothing = |why: String| Ok(Asked::Nothing(format!("nothing to do: {why}")));
+    match EVENTS.iter().find_map(|field| request.field(field)) {
+        Some(event) if PUSHES.contains(&event) => {}
+        Some(event) if PINGS.contains(&event) => return Ok(Asked::Nothing("pong".to_owned())),
+        Some(other) => return nothing(format!("the event is {}, not push", plain(other))),
         None => return Err(Refusal::new(400, "no event is named")),
     }
-    let payload = payload(request.field("content-type").unwrap_or_default(), body)?;
-    let repository = payload.repository.full_name.or(payload.project.path_with_namespace);
-    let repository = repository.ok_or_else(|| Refusal::new(400, "the payload names no repository"))?;
+    let mut payload = payload(request.field("content-type").unwrap_or_default(), body)?;
+    let repository = payload.repository().ok_or_else(|| Refusal::new(400, "the payload names no repository"))?;
     let wanted = config.push.as_ref().and_then(|push| push.repository.as_deref()).unwrap_or_default();
     if !repository.eq_ignore_ascii_case(wanted) {
-        return nothing(format!("nothing to do: the repository is {}, not {wanted}", plain(&repository)));
+        let renamed = "if it was renamed, set repository in [push] and run install";
+        return nothing(format!("the repository is {}, not {wanted}; {renamed}", plain(&repository)));
     }
+    let who = payload.who().map(|who| plain(&who));
+    let changes = payload.changes().ok_or_else(|| Refusal::new(400, "the payload names no branch"))?;
     let reference = config.pushed_branch();
-    let is_wanted = match reference {
-        LATEST_TAG => payload.reference.starts_with("refs/tags/"),
-        branch => payload.reference.strip_prefix("refs/heads/") == Some(branch),
+    let is_wanted = |change: &&Change| match reference {
+        LATEST_TAG => change.reference.starts_with("refs/tags/"),
+        branch => change.reference.strip_prefix("refs/heads/") == Some(branch),
     };
-    if !is_wanted {
-        return nothing(format!("nothing to do: {} was pushed to, not {reference}", plain(&payload.reference)));
+    let mut wanted = changes.iter().filter(is_wanted).peekable();
+    if wanted.peek().is_none() {
+        let pushed = changes.first().map_or("nothing", |change| change.reference.as_str());
+        return nothing(format!("{} was pushed to, not {reference}", plain(pushed)));
     }
-    if payload.deleted || payload.after.chars().all(|digit| digit == NO_COMMIT) {
-        return nothing(format!("nothing to do: {} was deleted", plain(&payload.reference)));
-    }
-    // Not GitLab's X-Gitlab-Event-UUID: pushes of a bot that a webhook has woken have that one's.
-    let deliveries = ["x-github-delivery", "x-gitea-delivery", "idempotency-key"];
+    let Some(after) = wanted.find_map(|change| change.after.as_deref()) else {
+        let deleted = changes.iter().find(is_wanted).map_or(reference, |change| change.reference.as_str());
+        return nothing(format!("{} was deleted", plain(deleted)));
+    };
     Ok(Asked::Deploy(Push {
-        who: payload.pusher.name.or(payload.pusher.login).or(payload.user_username).map(|who| plain(&who)),
-        commit: plain(&payload.after).chars().take(12).collect(),
-        delivery: deliveries.iter().find_map(|field| request.field(field)).map(plain).filter(|id| !id.is_empty()),
+        who,
+        commit: plain(after).chars().take(12).collect(),
+        delivery: DELIVERIES.iter().find_map(|field| request.field(field)).map(plain).filter(|id| !id.is_empty()),
     }))
 }
 

@@ -1,4 +1,4 @@
-//! on-push: requests as GitHub, Gitea and GitLab send them, and as nobody should.
+//! on-push: requests as GitHub, Gitea, Gogs, GitLab and Bitbucket send them, and as nobody should.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek, Write};
@@ -185,7 +185,8 @@ impl Sent {
         for (name, value) in &mut self.fields {
             match name.as_str() {
                 "X-Hub-Signature-256" => *value = format!("sha256={signature}"),
-                "X-Gitea-Signature" => value.clone_from(&signature),
+                "X-Gitea-Signature" | "X-Gogs-Signature" => value.clone_from(&signature),
+                "X-Hub-Signature" if value.starts_with("sha256=") => *value = format!("sha256={signature}"),
                 _ => {}
             }
         }
@@ -310,6 +311,68 @@ fn gitlab(after: &str) -> Sent {
     Sent::new(&fields, body.to_string())
 }
 
+fn gogs() -> Sent {
+    let body = json!({
+        "ref": "refs/heads/main",
+        "before": NO_COMMIT,
+        "after": COMMIT,
+        "repository": { "name": "shop", "full_name": "octo/shop" },
+        "pusher": { "login": "eve", "username": "eve" },
+        "sender": { "login": "eve" },
+    });
+    let fields = [
+        ("Content-Type", JSON),
+        ("User-Agent", "GogsServer"),
+        ("X-Gogs-Delivery", "1b4e28ba-2fa1-11d2-883f-0016d3cca427"),
+        ("X-Gogs-Event", "push"),
+        ("X-Gogs-Signature", ""),
+    ];
+    Sent::new(&fields, body.to_string())
+}
+
+/// Bitbucket's from the cloud: what was pushed to, of which kind, and at which commit it is now.
+fn bitbucket(changes: &[(&str, &str, Option<&str>)]) -> Sent {
+    let changes = changes.iter().map(|(kind, name, hash)| {
+        let head = |hash: &str| json!({ "type": kind, "name": name, "target": { "type": "commit", "hash": hash } });
+        json!({ "old": head(NO_COMMIT), "new": hash.map(head), "created": false, "closed": hash.is_none() })
+    });
+    let body = json!({
+        "push": { "changes": changes.collect::<Vec<_>>() },
+        "repository": { "type": "repository", "name": "Shop", "full_name": "octo/shop", "project": { "key": "SHOP" } },
+        "actor": { "type": "user", "display_name": "Fay Example", "nickname": "fay" },
+    });
+    let fields = [
+        ("Content-Type", JSON),
+        ("User-Agent", "Bitbucket-Webhooks/2.0"),
+        ("X-Attempt-Number", "1"),
+        ("X-Event-Key", "repo:push"),
+        ("X-Hook-UUID", "8a1fcc3e-1bf3-46a5-9ea4-602e06ead473"),
+        ("X-Hub-Signature", "sha256="),
+        ("X-Request-UUID", "b7e0c4ab-1bf3-46a5-9ea4-602e06ead473"),
+    ];
+    Sent::new(&fields, body.to_string())
+}
+
+/// The same from a server of one's own.
+fn bitbucket_server(reference: &str, hash: &str) -> Sent {
+    let body = json!({
+        "eventKey": "repo:refs_changed",
+        "actor": { "name": "gil", "displayName": "Gil Example" },
+        "repository": { "slug": "shop", "id": 84, "name": "Shop", "project": { "key": "OCTO", "name": "Octo" } },
+        "changes": [{
+            "ref": { "id": reference, "displayId": "main", "type": "BRANCH" },
+            "refId": reference, "fromHash": NO_COMMIT, "toHash": hash, "type": "UPDATE",
+        }],
+    });
+    let fields = [
+        ("Content-Type", "application/json; charset=utf-8"),
+        ("X-Event-Key", "repo:refs_changed"),
+        ("X-Hub-Signature", "sha256="),
+        ("X-Request-Id", "e9cb4f1d-59ae-4b0e-b9e4-4d4c8a4c1f11"),
+    ];
+    Sent::new(&fields, body.to_string())
+}
+
 fn form(payload: &str) -> String {
     form_urlencoded::Serializer::new(String::new()).append_pair("payload", payload).finish()
 }
@@ -369,6 +432,15 @@ fn queues_pushes_as_their_hosts_send_them() {
         ("Gitea and Forgejo", gitea().bytes(), "bob"),
         ("Gitea, with its own signature only", gitea().without("X-Hub-Signature-256").bytes(), "bob"),
         ("GitLab", gitlab(COMMIT).bytes(), "cyd"),
+        ("Gogs", gogs().bytes(), "eve"),
+        ("Bitbucket", bitbucket(&[("branch", "main", Some(COMMIT))]).bytes(), "fay"),
+        (
+            "Bitbucket, with others beside it",
+            bitbucket(&[("branch", "dev", Some(NO_COMMIT)), ("tag", "main", None), ("branch", "main", Some(COMMIT))])
+                .bytes(),
+            "fay",
+        ),
+        ("Bitbucket's own server", bitbucket_server("refs/heads/main", COMMIT).bytes(), "gil"),
     ];
     for (what, request, who) in cases {
         let ran = hook.run(&request);
@@ -397,6 +469,18 @@ fn says_why_there_is_nothing_to_do() {
         ("a hostile name", push().with_body(long.replace('\u{7}', "\\u0007")), "the repository is éééé"),
         ("a deletion", other("octo/shop", "refs/heads/main", NO_COMMIT), "refs/heads/main was deleted"),
         ("GitLab's deletion", gitlab(NO_COMMIT), "refs/heads/main was deleted"),
+        (
+            "a renamed repository",
+            other("octo/store", "refs/heads/main", COMMIT),
+            "if it was renamed, set repository in [push]",
+        ),
+        ("Bitbucket's branch", bitbucket(&[("branch", "dev", Some(COMMIT))]), "refs/heads/dev was pushed to, not main"),
+        ("Bitbucket's tag", bitbucket(&[("tag", "main", Some(COMMIT))]), "refs/tags/main was pushed to, not main"),
+        ("Bitbucket's deletion", bitbucket(&[("branch", "main", None)]), "refs/heads/main was deleted"),
+        ("Bitbucket's nothing", bitbucket(&[]), "nothing was pushed to, not main"),
+        ("its own server's deletion", bitbucket_server("refs/heads/main", NO_COMMIT), "refs/heads/main was deleted"),
+        ("its own server's branch", bitbucket_server("refs/heads/x", COMMIT), "refs/heads/x was pushed to, not main"),
+        ("its ping", bitbucket_server("refs/heads/main", COMMIT).with("X-Event-Key", "diagnostics:ping"), "pong"),
     ];
     for (what, request, reason) in cases {
         let text = hook.answers(what, &request.bytes(), 200);
@@ -406,7 +490,8 @@ fn says_why_there_is_nothing_to_do() {
 
 #[test]
 fn a_delivery_that_was_seen_before_is_not_queued_again() {
-    for request in [push(), gitea(), gitlab(COMMIT)] {
+    let bitbucket = bitbucket(&[("branch", "main", Some(COMMIT))]);
+    for request in [push(), gitea(), gogs(), gitlab(COMMIT), bitbucket, bitbucket_server("refs/heads/main", COMMIT)] {
         let hook = Hook::new();
         hook.run(&request.bytes()).ok();
         fs::remove_file(hook.home.path().join("queue/push")).unwrap();
@@ -475,6 +560,22 @@ fn who_does_not_know_the_secret_gets_no_hint() {
         (
             "Gitea's has a kind",
             gitea().without("X-Hub-Signature-256").with("X-Gitea-Signature", &format!("sha256={right}")),
+        ),
+        ("Gogs' is wrong", gogs().with("X-Gogs-Signature", &zero)),
+        ("Gogs' is wrong beside a right one", push().and("X-Gogs-Signature", &zero)),
+        (
+            "Bitbucket's is wrong",
+            bitbucket_server("refs/heads/main", COMMIT).with("X-Hub-Signature", &format!("sha256={zero}")),
+        ),
+        (
+            "Bitbucket's of SHA-1",
+            bitbucket_server("refs/heads/main", COMMIT).with("X-Hub-Signature", &format!("sha1={right}")),
+        ),
+        ("Bitbucket's without a kind", bitbucket_server("refs/heads/main", COMMIT).with("X-Hub-Signature", &right)),
+        ("a wrong one of Bitbucket's beside a right one", push().and("X-Hub-Signature", &format!("sha256={zero}"))),
+        (
+            "a weak one and a wrong one",
+            push().and("X-Hub-Signature", "sha1=0").and("X-Hub-Signature", &format!("sha256={zero}")),
         ),
         ("a wrong token beside a signature", push().and("X-Gitlab-Token", "wrong")),
         ("a wrong token", gitlab(COMMIT).with("X-Gitlab-Token", "wrong")),
