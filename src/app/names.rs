@@ -83,12 +83,18 @@ impl Instance {
     /// From one slot's port to the next one's.
     pub const STEP: usize = 10;
 
-    /// Whether a person who writes `argument` means this instance.
+    /// Whether a person who writes `argument` means this instance: `A`, `a`, `instanceA` and `instancea` are one, whichever of them is
+    /// its name.
     pub fn is_meant_by(&self, argument: &str) -> bool {
-        let parts = argument.split_at_checked("instance".len());
-        let short =
-            parts.filter(|(prefix, _)| prefix.eq_ignore_ascii_case("instance")).map_or(argument, |(_, short)| short);
-        self.name.eq_ignore_ascii_case(argument) || self.name.eq_ignore_ascii_case(short)
+        short(&self.name).eq_ignore_ascii_case(short(argument))
+    }
+}
+
+/// A name without an `instance` in front of the rest.
+fn short(name: &str) -> &str {
+    match name.split_at_checked("instance".len()) {
+        Some((prefix, rest)) if prefix.eq_ignore_ascii_case("instance") && !rest.is_empty() => rest,
+        _ => name,
     }
 }
 
@@ -219,6 +225,21 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn an_instance_is_meant_by_its_name_in_any_case_with_instance_in_front_or_without() {
+        for name in ["A", "a", "instanceA", "INSTANCEa"] {
+            let instance = Instance::new(name, Port::try_from(20201).unwrap()).unwrap();
+            for argument in ["A", "a", "instanceA", "instancea", "InstanceA"] {
+                assert!(instance.is_meant_by(argument), "{name} {argument}");
+            }
+            for argument in ["B", "instance", "", "instanceinstanceA", "Ainstance"] {
+                assert!(!instance.is_meant_by(argument), "{name} {argument}");
+            }
+        }
+        let instance = Instance::new("instance", Port::try_from(20201).unwrap()).unwrap();
+        assert!(instance.is_meant_by("Instance") && !instance.is_meant_by(""));
+    }
 
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
