@@ -15,6 +15,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::harmless::{self, Painted, is_harmful};
 use crate::process;
+use crate::telling::telling;
 
 /// How a tool ended. The numbers are a contract with scripts; 137, 168, 169 and 194 are never used, because SSM's
 /// agent gives them meanings of its own.
@@ -77,7 +78,7 @@ pub fn timed_out(message: impl Into<String>) -> anyhow::Error {
     failure(Exit::TimedOut, message)
 }
 
-/// How many characters a message may have. All that a failed deploy prints must fit into SSM's 2,500 bytes.
+/// How many bytes a message may have: a character of Korean has three. All that a failed deploy prints must fit into SSM's 2,500 bytes.
 const LONGEST_MESSAGE: usize = 1200;
 
 /// An error with the exit code it must end in.
@@ -138,18 +139,22 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 pub fn one_line(message: &str) -> String {
     let lines: Vec<&str> = message.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
     let escaped = harmless::escaped(&lines.join(" | "));
-    let count = escaped.chars().count();
-    if count <= LONGEST_MESSAGE {
+    if escaped.len() <= LONGEST_MESSAGE {
         return escaped;
     }
-    let part = |from, length| escaped.chars().skip(from).take(length).collect::<String>();
-    format!("{} … {}", part(0, LONGEST_MESSAGE * 2 / 3), part(count - LONGEST_MESSAGE / 3, LONGEST_MESSAGE / 3))
+    let is_boundary = |at: &usize| escaped.is_char_boundary(*at);
+    let end_of_head = (0..=LONGEST_MESSAGE * 2 / 3).rev().find(is_boundary).unwrap_or_default();
+    let tail = (escaped.len() - LONGEST_MESSAGE / 3..=escaped.len()).find(is_boundary).unwrap_or_default();
+    format!("{} … {}", escaped.get(..end_of_head).unwrap_or_default(), escaped.get(tail..).unwrap_or_default())
 }
 
-/// The last `count` lines of a text, as an error quotes them: joined by ` | `, each cut to 200 characters,
-/// without colours and other control characters. All that a failed deploy prints must fit into SSM's 2,500 bytes.
+/// The last `count` lines of a text that say what is wrong, or of all when none may do so, as an error quotes them: joined by ` | `,
+/// each cut to 200 characters, without colours and other control characters. All that a failed deploy prints must fit into SSM's
+/// 2,500 bytes.
 pub fn quote<'a>(lines: impl IntoIterator<Item = &'a str>, count: usize) -> String {
-    let mut all = readable(lines);
+    let lines: Vec<&str> = lines.into_iter().collect();
+    let telling = readable(telling(&lines));
+    let mut all = if telling.is_empty() { readable(lines) } else { telling };
     all.drain(..all.len().saturating_sub(count));
     all.join(" | ")
 }
@@ -232,4 +237,24 @@ pub fn allow(force: bool, danger: &str) -> Result<()> {
         return Ok(());
     }
     Err(failure(Exit::Failed, format!("{danger}; --force does it all the same")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_of_any_script_has_so_many_bytes_and_its_beginning_and_end() {
+        for letter in ["x", "\u{e9}", "\u{d55c}", "\u{fffd}", "\u{1f680}"] {
+            let message = one_line(&format!("cannot start A: {}: the end", letter.repeat(5000)));
+            assert!(
+                (LONGEST_MESSAGE - 8..=LONGEST_MESSAGE + 5).contains(&message.len()),
+                "{letter}: {}",
+                message.len()
+            );
+            assert!(message.starts_with("cannot start A: ") && message.ends_with(": the end"), "{message}");
+        }
+        let short = "\u{d55c}".repeat(400);
+        assert_eq!(one_line(&short), short);
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::outcome::quote;
+use crate::telling::is_telling;
 
 /// How many lines are kept.
 const LINES: usize = 5;
@@ -12,8 +13,11 @@ const LINE: usize = 1024;
 /// The last lines of a program, without blank ones.
 #[derive(Default)]
 pub struct Recent {
+    /// Those that may say what is wrong, and the last one, whatever it says.
     lines: VecDeque<Vec<u8>>,
-    /// Whether the last of them is whole.
+    /// The others.
+    others: VecDeque<Vec<u8>>,
+    /// Whether the last line is whole.
     is_whole: bool,
 }
 
@@ -32,13 +36,16 @@ impl Recent {
         }
     }
 
-    /// Begins a line, in the place of a blank one, or of the oldest. There may be a blank one at the end, besides the others.
+    /// Begins a line, in the place of the last one if that says nothing, or of the oldest.
     fn begin(&mut self) {
-        let is_blank = self.lines.back().is_some_and(|line| line.trim_ascii().is_empty());
-        let unused = match self.lines.len() > LINES {
-            _ if is_blank => self.lines.pop_back(),
-            true => self.lines.pop_front(),
-            false => None,
+        let unused = match self.lines.back() {
+            Some(last) if last.trim_ascii().is_empty() => self.lines.pop_back(),
+            Some(last) if !is_telling(&String::from_utf8_lossy(last)) => {
+                self.others.extend(self.lines.pop_back());
+                if self.others.len() > LINES { self.others.pop_front() } else { None }
+            }
+            _ if self.lines.len() > LINES => self.lines.pop_front(),
+            _ => None,
         };
         let mut line = unused.unwrap_or_default();
         line.clear();
@@ -48,7 +55,8 @@ impl Recent {
 
     /// The lines as an error quotes them; empty: there are none.
     pub fn quote(&self) -> String {
-        let lines: Vec<_> = self.lines.iter().map(|line| String::from_utf8_lossy(line)).collect();
+        // The last one comes after both.
+        let lines: Vec<_> = self.others.iter().chain(&self.lines).map(|line| String::from_utf8_lossy(line)).collect();
         quote(lines.iter().map(AsRef::as_ref), LINES)
     }
 }
@@ -72,6 +80,8 @@ mod tests {
         assert_eq!(quoted(&[b"one\ntwo"]), "one | two");
         assert_eq!(quoted(&[b"on", b"e\n", b"\n \n", b"two\n", b"\n"]), "one | two");
         assert_eq!(quoted(&[b"1\n2\n3\n4\n5\n6\n7\n"]), "3 | 4 | 5 | 6 | 7");
+        assert_eq!(quoted(&[b"no database\n\tat x\n\tat y\n\tat z\n\tat x\n\tat y\n\tat z\n}\n"]), "no database");
+        assert_eq!(quoted(&[b"\tat x\n}\n"]), "at x | }");
         assert_eq!(quoted(&[b"\xff\x00\x1b[31mred\x1b[0m\n"]), "\u{fffd}red");
         let long = [b'x'; 300_000];
         assert_eq!(quoted(&[&long, b"\nthe end\n"]), format!("{}… | the end", "x".repeat(200)));
@@ -81,7 +91,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn the_parts_make_no_difference(text in "[a-c \n]{0,200}", at in 0usize..200) {
+        fn the_parts_make_no_difference(text in "([a-c \n]|\tat x\n|\\}\n){0,100}", at in 0usize..200) {
             let (one, other) = text.as_bytes().split_at(at.min(text.len()));
             prop_assert_eq!(quoted(&[one, other]), quoted(&[text.as_bytes()]));
             prop_assert_eq!(quoted(&[one, other]), quote(text.lines(), LINES));
@@ -91,7 +101,9 @@ mod tests {
         fn whatever_is_printed_little_is_kept(parts: Vec<Vec<u8>>) {
             let mut recent = Recent::default();
             parts.iter().for_each(|part| recent.add(part));
-            prop_assert!(recent.lines.len() <= LINES + 1 && recent.lines.iter().all(|line| line.len() <= LINE));
+            let lines = recent.lines.iter().chain(&recent.others);
+            prop_assert!(recent.lines.len() <= LINES + 1 && recent.others.len() <= LINES);
+            prop_assert!(lines.into_iter().all(|line| line.len() <= LINE));
         }
     }
 }
