@@ -13,7 +13,7 @@ pub use confirm::{Answer, closed_directory};
 pub use marks::{tell_count, tell_free_slot};
 pub use parse::Server;
 pub use program::{Laid, Nginx};
-pub use render::{Build, Files, Version, conf_dir, files, instance_file};
+pub use render::{Build, Files, Refuses, Version, conf_dir, files, instance_file};
 pub use site::Site;
 pub use traffic::{Traffic, traffic};
 

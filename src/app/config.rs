@@ -272,6 +272,9 @@ pub struct Health {
     /// How long an instance may take from its start until it is healthy.
     #[serde(deserialize_with = "duration")]
     pub timeout: Duration,
+    /// After how long without a healthy answer a process is started again; None: never.
+    #[serde(deserialize_with = "restart_after")]
+    pub restart_after: Option<Duration>,
 }
 
 /// Whether a name of nginx's `server_name` is one that clients can ask for, and no pattern.
@@ -300,6 +303,15 @@ pub struct Nginx {
     /// How long it keeps one.
     #[serde(deserialize_with = "keepalive_timeout")]
     pub keepalive_timeout: Duration,
+    /// How long nginx waits until the app takes the next part of a request.
+    #[serde(deserialize_with = "nginx_time")]
+    pub send_timeout: Duration,
+    /// How long it waits until the app gives the next part of an answer.
+    #[serde(deserialize_with = "nginx_time")]
+    pub read_timeout: Duration,
+    /// The proxies in front, addresses or networks, whose word on the client counts.
+    #[serde(deserialize_with = "networks")]
+    pub trusted_proxies: Vec<String>,
     /// Where nginx's http block includes `*.conf` from.
     #[serde(deserialize_with = "path")]
     pub conf_dir: PathBuf,

@@ -132,7 +132,14 @@ fn named(line: &str) -> Option<(&'static str, &str)> {
 
 /// All names by which something of an app is known on a machine, each with its kind.
 fn names(app: &App) -> BTreeSet<String> {
-    let build = Build { version: Version(1, 28, 0), counts: true, limits: true, keeps: true };
+    let build = Build {
+        version: Version(1, 28, 0),
+        counts: true,
+        limits: true,
+        keeps: true,
+        refuses: nginx::Refuses::default(),
+        takes_addresses: true,
+    };
     let files = nginx::files(app, build, &BTreeSet::new(), "127.0.0.1:9").unwrap();
     let mut found: BTreeSet<String> = files.paths().map(|path| format!("file {}", path.display())).collect();
     for (_, text) in files.ours.iter().chain(&files.server) {

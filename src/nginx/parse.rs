@@ -77,6 +77,55 @@ pub fn servers_of_file(text: &str) -> Vec<Server> {
     servers(&format!("#{FILE}/:\nhttp {{\n{text}\n}}\n"))
 }
 
+/// What is wrong where a file is included that passes requests on.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// This file, which is included beside it, sets these header fields too: they are sent twice.
+    Doubled { file: String, fields: Vec<String> },
+    /// In the server block that begins in this file none of the files is included that it needs.
+    Lacking { file: String },
+}
+
+/// What is wrong where `proxy` is included, which needs one of `needed` in the same server block.
+pub fn troubles(text: &str, proxy: &str, needed: &[String]) -> Vec<Trouble> {
+    // The blocks in which it is included, and the server blocks around them, by their numbers.
+    let (mut within, mut servers, mut served) = (Vec::new(), Vec::new(), Vec::new());
+    walk(text, &mut |file, blocks, _| {
+        let server = blocks.iter().find(|block| block.name == "server");
+        if file == proxy {
+            within.extend(blocks.last().map(|block| block.number));
+            servers.extend(server.map(|server| server.number));
+        }
+        if needed.iter().any(|needed| needed == file) {
+            served.extend(server.map(|server| server.number));
+        }
+    });
+    let (mut own, mut doubled, mut lacking) = (Vec::new(), Vec::<(String, Vec<String>)>::new(), Vec::<String>::new());
+    let field = |words: &[String]| match words {
+        [name, field, _] if name == "proxy_set_header" => Some(field.clone()),
+        _ => None,
+    };
+    walk(text, &mut |file, _, words| own.extend(field(words).filter(|_| file == proxy)));
+    walk(text, &mut |file, blocks, words| {
+        let is_beside = file != proxy && blocks.last().is_some_and(|block| within.contains(&block.number));
+        let twice = field(words).filter(|field| is_beside && own.iter().any(|own| own.eq_ignore_ascii_case(field)));
+        if let Some(field) = twice {
+            match doubled.iter_mut().find(|(known, _)| known == file) {
+                Some((_, fields)) if fields.contains(&field) => {}
+                Some((_, fields)) => fields.push(field),
+                None => doubled.push((file.to_owned(), vec![field])),
+            }
+        }
+        let server = blocks.iter().find(|block| block.name == "server").map(|server| server.number);
+        let is_lacking = server.is_some_and(|server| servers.contains(&server) && !served.contains(&server));
+        if is_lacking && file != proxy && !lacking.iter().any(|known| known == file) {
+            lacking.push(file.to_owned());
+        }
+    });
+    let doubled = doubled.into_iter().map(|(file, fields)| Trouble::Doubled { file, fields });
+    doubled.chain(lacking.into_iter().map(|file| Trouble::Lacking { file })).collect()
+}
+
 /// Whether nginx would read what lies at `path` before what lies at `other`, both being included in the http block.
 pub fn is_read_before(text: &str, path: &str, other: &str) -> bool {
     let patterns = includes_in_http(text);
@@ -306,6 +355,31 @@ include /of/a/file/in/a/server/*.conf;
         ] {
             assert_eq!(is_read_before(text, path, other), expected, "{path} {other}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_around_an_included_file_is_found() {
+        let text = "# configuration file /etc/nginx/nginx.conf:\nhttp { include sites/*; }\n\
+            # configuration file /etc/nginx/sites/a:\nserver { include shop.d/instance.conf; location / { include shop.d/proxy.conf; \
+            include proxy_params; proxy_set_header X-Own 1; } location /b { include shop.d/proxy.conf; proxy_set_header host x; } }\n\
+            # configuration file /etc/nginx/sites/b:\nserver { location / { include shop.d/proxy.conf; } }\n\
+            # configuration file /etc/nginx/sites/c:\nserver { include shop.d/choice.conf; location / { include shop.d/proxy.conf; } \
+            location /other { proxy_set_header Host x; } }\n\
+            # configuration file /etc/nginx/proxy_params:\nproxy_set_header Host $http_host; proxy_set_header X-Real-IP $remote_addr;\n\
+            # configuration file /etc/nginx/shop.d/proxy.conf:\nproxy_set_header Host $host; proxy_set_header X-Real-IP x;\n\
+            # configuration file /etc/nginx/shop.d/instance.conf:\ninclude shop.d/choice.conf;\n\
+            # configuration file /etc/nginx/shop.d/choice.conf:\nset $x y;\n";
+        let needed = ["/etc/nginx/shop.d/choice.conf".to_owned()];
+        let doubled = |file: &str, fields: &[&str]| Trouble::Doubled {
+            file: file.to_owned(),
+            fields: fields.iter().map(|&field| field.to_owned()).collect(),
+        };
+        let expected = [
+            doubled("/etc/nginx/proxy_params", &["Host", "X-Real-IP"]),
+            doubled("/etc/nginx/sites/a", &["host"]),
+            Trouble::Lacking { file: "/etc/nginx/sites/b".to_owned() },
+        ];
+        assert_eq!(troubles(text, "/etc/nginx/shop.d/proxy.conf", &needed), expected);
     }
 
     #[test]

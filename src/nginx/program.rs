@@ -9,7 +9,9 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use super::confirm;
 use super::parse;
-use super::render::{Build, Files, KEEPS_FOR_A_TIME_SINCE, Version, is_as_laid};
+use super::render::{
+    Build, Files, KEEPS_FOR_A_TIME_SINCE, Refuses, Version, choice_file, instance_file, is_as_laid, proxy_file,
+};
 use super::site::Site;
 use super::workers::{PROGRAM, Workers};
 use super::{HANDOVER, POLL};
@@ -78,6 +80,12 @@ impl Nginx {
                     counts: said.contains("--with-http_stub_status_module"),
                     limits: !lacks("limit_req"),
                     keeps: !lacks("upstream_keepalive") && version >= KEEPS_FOR_A_TIME_SINCE,
+                    refuses: Refuses {
+                        by_address: !lacks("access"),
+                        by_password: !lacks("auth_basic"),
+                        by_question: said.contains("--with-http_auth_request_module"),
+                    },
+                    takes_addresses: said.contains("--with-http_realip_module"),
                 })
             }
             _ => bail!("cannot tell nginx's version from {said:?}"),
@@ -285,6 +293,23 @@ impl Nginx {
         let mut others = parse::default_servers(&text, port);
         others.retain(|path| files.paths().all(|own| own != Path::new(path)));
         others
+    }
+
+    /// What is wrong with server blocks that pass requests to this app, in words.
+    pub fn troubles(&self, app: &App) -> Vec<String> {
+        let text = self.run(&["-T", "-q"]).map(|output| output.stdout).unwrap_or_default();
+        let path = |path: PathBuf| path.display().to_string();
+        let (proxy, choice) = (path(proxy_file(app)), path(choice_file(app)));
+        let in_words = |trouble| match trouble {
+            parse::Trouble::Doubled { file, fields } => {
+                format!("{file} sets {} beside {proxy}, which sends them twice: take them out of it", fields.join(", "))
+            }
+            parse::Trouble::Lacking { file } => format!(
+                "{file} includes {proxy} in a server block without {}: clients get 502 there",
+                instance_file(app).display()
+            ),
+        };
+        parse::troubles(&text, &proxy, &[choice]).into_iter().map(in_words).collect()
     }
 
     /// Whether it runs. An nginx of the user's own is known by the error log that its master holds open.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Result;
 use sha2::{Digest, Sha256};
@@ -30,6 +31,34 @@ pub struct Build {
     /// Whether it can keep connections to an upstream (`--without-http_upstream_keepalive_module` leaves that out), and end them
     /// before the app does.
     pub keeps: bool,
+    /// Whether it can refuse addresses, ask for passwords, and have another server asked whom to let in: what a server block may
+    /// say for all its locations.
+    pub refuses: Refuses,
+    /// Whether it can take the client's address from what a proxy in front says.
+    pub takes_addresses: bool,
+}
+
+/// By what an nginx can refuse clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refuses {
+    /// `deny`.
+    pub by_address: bool,
+    /// `auth_basic`.
+    pub by_password: bool,
+    /// `auth_request`.
+    pub by_question: bool,
+}
+
+impl Refuses {
+    /// What lets everybody into a location, whatever its server block says.
+    fn lifted(self) -> String {
+        let lines = [
+            (self.by_address, "    allow all;\n"),
+            (self.by_password, "    auth_basic off;\n"),
+            (self.by_question, "    auth_request off;\n"),
+        ];
+        lines.into_iter().filter(|(can, _)| *can).map(|(_, line)| line).collect()
+    }
 }
 
 /// nginx got keepalive_timeout for upstreams in 1.15.3: before, it kept connections for as long as the app did.
@@ -105,6 +134,16 @@ pub fn instance_file(app: &App) -> PathBuf {
     includes(app).join("instance.conf")
 }
 
+/// What it includes, and what asks which instance is enabled.
+pub fn choice_file(app: &App) -> PathBuf {
+    includes(app).join("choice.conf")
+}
+
+/// What a location includes that passes requests to the app.
+pub fn proxy_file(app: &App) -> PathBuf {
+    includes(app).join("proxy.conf")
+}
+
 /// Where the server block lies that `install` lays.
 pub fn server_file(app: &App) -> PathBuf {
     conf_dir(app).join(format!("{}-server.conf", app.name()))
@@ -131,11 +170,11 @@ pub fn files(app: &App, build: Build, others: &BTreeSet<u16>, push_upstream: &st
     // zone that push.conf counts in is there before push.conf counts, and goes after it has ceased to.
     let [one, other] = if counts_pushes(app, build) { [upstreams, push] } else { [push, upstreams] };
     let mut ours = vec![
-        (includes.join("choice.conf"), values.fill(include_str!("../../nginx/choice.conf"))),
+        (choice_file(app), values.fill(include_str!("../../nginx/choice.conf"))),
         one,
         other,
         (instance_file(app), values.fill(include_str!("../../nginx/instance.conf"))),
-        (includes.join("proxy.conf"), values.fill(include_str!("../../nginx/proxy.conf"))),
+        (proxy_file(app), values.fill(include_str!("../../nginx/proxy.conf"))),
     ];
     if app.config.nginx.own {
         ours.push((app.own_nginx().join("nginx.conf"), values.fill(include_str!("../../nginx/nginx.conf"))));
@@ -172,6 +211,14 @@ impl Values {
             ("push_zone", if counts_pushes(app, build) { PUSH_ZONE.to_owned() } else { String::new() }),
             ("push_limit", if counts_pushes(app, build) { PUSH_LIMIT.to_owned() } else { String::new() }),
             ("push_upstream", push_upstream.to_owned()),
+            ("open", build.refuses.lifted()),
+            ("trusted", trusted(app, build)),
+            ("real_ip", real_ip(app, build)),
+            ("proto", told(app, "$scheme", "proto")),
+            ("host", told(app, &format!("$host${}_port", variable(app)), "host")),
+            ("server_port", told(app, "$server_port", "port")),
+            ("send_timeout", time(nginx.send_timeout)),
+            ("read_timeout", time(nginx.read_timeout)),
             ("app", app.name().to_owned()),
             ("variable", variable(app)),
             ("mark_path", mark_path(app)),
@@ -243,6 +290,57 @@ fn upstreams(app: &App, known: &BTreeSet<Mark>, build: Build) -> String {
     text.trim_end().to_owned()
 }
 
+/// What tells, of each request, which field of a proxy in front is believed; nothing where there is none to be believed.
+fn trusted(app: &App, build: Build) -> String {
+    let (variable, proxies) = (variable(app), &app.config.nginx.trusted_proxies);
+    if proxies.is_empty() {
+        return String::new();
+    }
+    // Where the client's address is taken from a field, this one is still the proxy's.
+    let source = if build.takes_addresses { "$realip_remote_addr " } else { "" };
+    let networks: String = proxies.iter().map(|network| format!("    {network} 1;\n")).collect();
+    let mut text = format!(
+        "# Which proxies in front are believed what they say of the client.\ngeo {source}${variable}_trusted {{\n    default 0;\n{networks}}}\n"
+    );
+    let own_host = format!("\"$host${variable}_port\"");
+    for (name, own, pattern) in [
+        ("proto", "$scheme", "https?"),
+        ("host", own_host.as_str(), "[][:.0-9A-Za-z-]+"),
+        ("port", "$server_port", "[0-9]+"),
+    ] {
+        text += &format!(
+            "map \"${variable}_trusted $http_x_forwarded_{name}\" ${variable}_seen_{name} {{\n    default {own};\n    \"~^1 ({pattern})(,|$)\" $1;\n}}\n"
+        );
+    }
+    text
+}
+
+/// What takes the client's address from what such a proxy says.
+fn real_ip(app: &App, build: Build) -> String {
+    let proxies = &app.config.nginx.trusted_proxies;
+    if proxies.is_empty() || !build.takes_addresses {
+        return String::new();
+    }
+    let from: String = proxies.iter().map(|network| format!("set_real_ip_from {network};\n")).collect();
+    format!("{from}real_ip_header X-Forwarded-For;\nreal_ip_recursive on;")
+}
+
+/// What the app is told: what nginx sees itself, or what a proxy in front says that is believed.
+fn told(app: &App, own: &str, name: &str) -> String {
+    match app.config.nginx.trusted_proxies.is_empty() {
+        true => own.to_owned(),
+        false => format!("${}_seen_{name}", variable(app)),
+    }
+}
+
+/// A time as nginx takes it.
+fn time(time: Duration) -> String {
+    match time.subsec_nanos() {
+        0 => format!("{}s", time.as_secs()),
+        _ => format!("{}ms", time.as_millis()),
+    }
+}
+
 /// What keeps connections to an instance, or has nginx keep none.
 fn keepalive(nginx: &Nginx, build: Build) -> String {
     let Nginx { keepalive, keepalive_timeout, .. } = nginx;
@@ -299,7 +397,14 @@ mod tests {
     #[test]
     fn a_connection_is_kept_by_no_version_of_nginx_when_none_is_to_be() {
         let none = Nginx { keepalive: 0, ..Nginx::default() };
-        let build = |version, keeps| Build { version, keeps, counts: true, limits: true };
+        let build = |version, keeps| Build {
+            version,
+            keeps,
+            counts: true,
+            limits: true,
+            refuses: Refuses::default(),
+            takes_addresses: false,
+        };
         for (version, keeps, text) in [
             (Version(1, 14, 2), false, ""),
             (Version(1, 15, 3), true, ""),

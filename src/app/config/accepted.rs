@@ -23,6 +23,9 @@ const SECTIONS: [(&str, Option<&[&str]>); 5] = [
             "failover",
             "keepalive",
             "keepalive_timeout",
+            "send_timeout",
+            "read_timeout",
+            "trusted_proxies",
             "conf_dir",
             "own",
         ]),
@@ -149,7 +152,7 @@ impl Config {
     /// Root's part in words, setting by setting.
     fn settings_of_root(&self) -> Vec<(&'static str, String)> {
         let Nginx { listen, server_name, status_port, failover, conf_dir, own, .. } = &self.nginx;
-        let Nginx { keepalive, keepalive_timeout, .. } = &self.nginx;
+        let Nginx { keepalive, keepalive_timeout, send_timeout, read_timeout, trusted_proxies, .. } = &self.nginx;
         let Run { processes, max_memory, open_files, nice, stop_timeout, .. } = &self.run;
         let push = self.push.as_ref();
         let number = |number: Option<u64>| number.map_or("none".to_owned(), |number| number.to_string());
@@ -166,6 +169,9 @@ impl Config {
             ("[nginx] failover", failover.to_string()),
             ("[nginx] keepalive", keepalive.to_string()),
             ("[nginx] keepalive_timeout", humantime::format_duration(*keepalive_timeout).to_string()),
+            ("[nginx] send_timeout", humantime::format_duration(*send_timeout).to_string()),
+            ("[nginx] read_timeout", humantime::format_duration(*read_timeout).to_string()),
+            ("[nginx] trusted_proxies", format!("{trusted_proxies:?}")),
             ("[nginx] conf_dir", conf_dir.display().to_string()),
             ("[nginx] own", own.to_string()),
             ("[run] processes", processes.to_string()),

@@ -43,6 +43,7 @@ impl Default for Health {
             host: None,
             headers: BTreeMap::new(),
             timeout: Duration::from_secs(60),
+            restart_after: Some(Duration::from_secs(30)),
         }
     }
 }
@@ -57,6 +58,9 @@ impl Default for Nginx {
             keepalive: 32,
             // Servers that are common close them after two seconds (gunicorn) or later.
             keepalive_timeout: Duration::from_secs(1),
+            send_timeout: Duration::from_secs(60),
+            read_timeout: Duration::from_secs(300),
+            trusted_proxies: Vec::new(),
             conf_dir: PathBuf::from("/etc/nginx/conf.d"),
             own: false,
             check: Check::default(),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ use crate::health::StatusSet;
 
 /// The shortest time between two questions to a repository's host.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+/// The shortest time for which a process can be ill before it is started again: a few questions must fit in.
+const LEAST_RESTART_AFTER: Duration = Duration::from_secs(5);
 /// The longest time that anything can be given: there are sums of several.
 const LONGEST_DURATION: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
 /// The most connections that nginx keeps to an instance.
@@ -62,6 +65,19 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D
     from_text(from, |text| {
         let given = humantime::parse_duration(text).ok().filter(|given| *given <= LONGEST_DURATION);
         given.ok_or_else(|| format!("expected a duration such as \"30s\" or \"5m\", got {text:?}"))
+    })
+}
+
+/// How long a process may be ill: long enough for a few questions. `never` is None.
+pub(super) fn restart_after<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    from_text(from, |text| {
+        let given = humantime::parse_duration(text).ok();
+        match given.filter(|given| (LEAST_RESTART_AFTER..=LONGEST_DURATION).contains(given)) {
+            None if text != "never" => {
+                Err(format!("expected a duration of at least \"5s\", or \"never\", got {text:?}"))
+            }
+            given => Ok(given),
+        }
     })
 }
 
@@ -331,6 +347,33 @@ pub(super) fn keepalive_timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Du
     match given >= Duration::from_millis(1) {
         true => Ok(given),
         false => Err(de::Error::custom("expected a duration of at least \"1ms\"; keepalive = 0 keeps no connection")),
+    }
+}
+
+/// A time that nginx can count: whole milliseconds, and not none at all.
+pub(super) fn nginx_time<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let given = duration(from)?;
+    match given >= Duration::from_millis(1) {
+        true => Ok(given),
+        false => Err(de::Error::custom("expected a duration of at least \"1ms\"")),
+    }
+}
+
+/// Addresses, and networks as `10.0.0.0/8`.
+pub(super) fn networks<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let given = Vec::<String>::deserialize(from)?;
+    let is_network = |text: &&String| {
+        let (address, length) =
+            text.split_once('/').map_or((text.as_str(), None), |(address, length)| (address, Some(length)));
+        let Ok(address) = address.parse::<IpAddr>() else { return false };
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        length.is_none_or(|length| length.parse::<u8>().is_ok_and(|length| length <= most))
+    };
+    match given.iter().find(|text| !is_network(text)) {
+        Some(wrong) => {
+            Err(de::Error::custom(format!("expected an address, or a network such as \"10.0.0.0/8\", got {wrong:?}")))
+        }
+        None => Ok(given),
     }
 }
 
