@@ -281,6 +281,11 @@ impl App {
         self.run().join("queued-deploy.lock")
     }
 
+    /// The key by which secrets are compared without being told.
+    pub fn key_file(&self) -> PathBuf {
+        self.run().join("key")
+    }
+
     /// The lock of the `on-push` that listens.
     pub fn listener_lock(&self) -> PathBuf {
         self.run().join("on-push.lock")
@@ -435,6 +440,10 @@ impl App {
     ) -> Result<Vec<(OsString, OsString)>> {
         let mut variables = self.common_environment()?;
         variables.push(("RELEASE".into(), release.as_str().into()));
+        let (host, address) = environment::HOST;
+        if member.is_some() && !variables.iter().any(|(name, _)| name == host) {
+            variables.push((host.into(), address.into()));
+        }
         variables.extend(member.into_iter().flat_map(|(instance, member)| environment::of_member(instance, member)));
         Ok(variables)
     }
@@ -446,17 +455,30 @@ impl App {
         Ok(variables.into_iter().collect())
     }
 
+    /// Fails where the env file has a line that is not what it may seem to be. For what brings something new into service.
+    pub fn check_env_file(&self) -> Result<()> {
+        match self.runner() {
+            Runner::Compose => Ok(()),
+            Runner::Direct | Runner::Systemd => {
+                environment::check(&self.env_file(), self.config.run.env_file.is_some())
+            }
+        }
+    }
+
     /// Whether a process with this environment runs as this instance. Another app of the same user may have an instance of
     /// the same name, and one's own port where this one's second slot would be: then the release tells them apart.
     pub fn is_of_instance(&self, instance: &Instance, environment: &HashMap<OsString, OsString>) -> bool {
         let text = |name: &str| environment.get(OsStr::new(name)).and_then(|value| value.to_str());
+        // Hooks are told the instance too, and are not of it.
+        let is_member = environment::OF_MEMBERS.iter().any(|name| environment.contains_key(OsStr::new(name)));
         let mut marks = environment::of_instance(instance);
         marks.extend(environment::base(&self.owner, &self.home).remove_entry(OsStr::new("HOME")));
         let port = text("PORT").and_then(|port| port.parse::<usize>().ok());
         let above = port.and_then(|port| port.checked_sub(usize::from(instance.port().number())));
         let is_our_release =
             || text("RELEASE").and_then(|id| id.parse().ok()).is_some_and(|id| self.release(&id).is_dir());
-        marks.iter().all(|(name, value)| environment.get(name) == Some(value))
+        is_member
+            && marks.iter().all(|(name, value)| environment.get(name) == Some(value))
             && above.is_some_and(|above| above == 0 || above % Instance::STEP == 0 && is_our_release())
     }
 

@@ -252,6 +252,8 @@ pub struct Layout {
     variables: Variables,
     /// Those of them that the env file, which is the user's, lacks.
     lacking: Vec<String>,
+    /// What a deploy would not find, in words.
+    missing: Option<String>,
     profile: Option<PathBuf>,
     nginx: Nginx,
     files: Files,
@@ -290,7 +292,9 @@ impl Layout {
         };
         check::place_of_nginx_files(&app)?;
         check::searchable(&app)?;
-        check::programs(&app)?;
+        // One that is not there yet is about to be laid.
+        app.owner.lend(|| if app.env_file().exists() { app.check_env_file() } else { Ok(()) })?;
+        let missing = check::programs(&app)?;
         check::room(&app)?;
         if let Some(directory) = profile.as_deref().and_then(Path::parent) {
             check::home_directory(&app.owner, directory)?;
@@ -319,6 +323,7 @@ impl Layout {
             record,
             variables,
             lacking,
+            missing,
             profile,
             nginx,
             files,
@@ -365,6 +370,7 @@ impl Layout {
         if !has_record(app) {
             steps.push(Step::file(app.laid_file(), self.laid.clone().into_bytes(), 0o600));
         }
+        steps.push(Step::key(app.key_file()));
         steps.push(Step::tools(tools.to_owned(), app.bin(), &TOOLS));
         steps.extend(
             self.settings.iter().map(|(file, text)| Step::file(file.clone(), text.clone().into_bytes(), 0o600)),
@@ -420,6 +426,8 @@ impl Layout {
         }
         effects.extend(self.app.owner.lend(|| push::adjust(&self.app))?);
         effects.extend(check::containers(&self.app));
+        effects.extend(self.missing.clone());
+        effects.extend(as_nginx(&self.app, || Ok(self.nginx.troubles(&self.app)))?);
         if !self.lacking.is_empty() {
             let (file, lacking) = (self.app.env_file(), self.lacking.join(", "));
             effects.push(format!("left {} alone: of what pm2 was told it lacks {lacking}", file.display()));

@@ -9,7 +9,7 @@ mod tree;
 
 pub use leash::{LET_END, Until, end_leashed};
 pub use memory::{Kills, machine_memory};
-pub use socket::{End, Owner, connections, owner, stranger};
+pub use socket::{End, Owner, connections, listening, owner, stranger};
 pub use spawn::{
     Bond, Limits, bound_memory, expendable, hear_of_children, isolate, limit, release_startup_code, unlimit,
 };

@@ -321,7 +321,8 @@ fn await_healthy(
         }
         if deadline.passed() {
             let waited = span(began.elapsed());
-            return Err(timed_out(format!("not healthy within {waited}; its last health check: {seen}")));
+            let elsewhere = life.as_ref().and_then(|life| words::elsewhere(app, instance, life)).unwrap_or_default();
+            return Err(timed_out(format!("not healthy within {waited}; its last health check: {seen}{elsewhere}")));
         }
         let checked = healthy(app, instance, CHECK.min(deadline.left().max(SHORTEST_CHECK)));
         match (checked, life) {
@@ -383,12 +384,16 @@ pub fn discard(app: &App, instance: &Instance) -> Result<()> {
 /// Waits until no connection to an instance is left, or drain_timeout or the deadline has passed.
 pub fn drain(app: &App, instance: &Instance, deadline: Deadline) -> Result<()> {
     let deadline = deadline.within(app.config.deploy.drain_timeout);
+    while connections(app, instance)? > 0 && deadline.sleep(POLL) {}
+    Ok(())
+}
+
+/// How many connections to an instance are open.
+pub fn connections(app: &App, instance: &Instance) -> Result<usize> {
     // A container's end of a connection is in a network of its own.
     let end = if app.runner() == Runner::Compose { End::Client } else { End::Server };
-    for port in app.owner.lend(|| ports(app, instance))? {
-        while process::connections(port.number(), end)? > 0 && deadline.sleep(POLL) {}
-    }
-    Ok(())
+    let ports = app.owner.lend(|| ports(app, instance))?;
+    ports.into_iter().map(|port| process::connections(port.number(), end)).sum()
 }
 
 /// Ends an instance without waiting for its requests.
@@ -501,9 +506,14 @@ pub fn free(app: &App) -> Result<&Instance> {
     Ok(if is_taken { second } else { first })
 }
 
+/// Whether an instance has this release already, to be run by what is configured now.
+pub fn has(app: &App, instance: &Instance, release: &ReleaseId) -> Result<bool> {
+    Ok(app.release_of(instance)?.as_ref() == Some(release) && app.runs_as_wanted(instance)?)
+}
+
 /// Gives an instance a release, to be run by what is configured now; the instance is stopped first if it runs.
 pub fn update(app: &App, instance: &Instance, release: &ReleaseId, deadline: Deadline) -> Result<()> {
-    if app.release_of(instance)?.as_ref() == Some(release) && app.runs_as_wanted(instance)? {
+    if has(app, instance, release)? {
         return Ok(());
     }
     stop(app, instance, deadline)?;

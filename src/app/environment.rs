@@ -17,6 +17,13 @@ use crate::bounded::{self, Links};
 use crate::command;
 use crate::outcome::usage;
 
+/// Where the programs of an instance are to listen, unless the env file says otherwise.
+pub const HOST: (&str, &str) = ("HOST", "127.0.0.1");
+/// The variables of which each program of an instance has one.
+pub const OF_MEMBERS: [&str; 2] = ["PROCESS_INDEX", "WORKER"];
+/// What only the tools can know, and an env file cannot set.
+const GIVEN: [&str; 6] = ["PORT", "INSTANCE", "RELEASE", "PROCESS_INDEX", "WORKER", "WORKER_INDEX"];
+
 /// Variables in the order of their names.
 pub type Variables = BTreeMap<OsString, OsString>;
 
@@ -50,9 +57,9 @@ pub fn of_member(instance: &Instance, member: &Member) -> Vec<(OsString, OsStrin
     variables
 }
 
-/// What is the same for all programs of an instance.
+/// What is the same for all programs of an instance, whatever the env file says.
 pub fn of_instance(instance: &Instance) -> Vec<(OsString, OsString)> {
-    vec![("HOST".into(), "127.0.0.1".into()), ("INSTANCE".into(), instance.name().into())]
+    vec![("INSTANCE".into(), instance.name().into())]
 }
 
 /// The machine's time zone by name (`Asia/Seoul`), from where /etc/localtime points; UTC when it does not say.
@@ -65,31 +72,75 @@ fn time_zone() -> String {
 /// Reads the env file: KEY=VALUE lines, `#` comments, an optional `export `, optional quotes around the whole value.
 /// Errors name the file and the line, never a value. A file that is not `required` may be missing.
 pub fn read(path: &Path, required: bool) -> Result<Variables> {
-    let cannot = |reason: String| usage(format!("cannot read env file {}{reason}", path.display()));
-    let failed = |error: io::Error| cannot(format!(": {error}; it is named by env_file in [run]"));
+    variables(&text(path, required)?).map_err(|line| cannot_read(path, &no_variable(line)))
+}
+
+/// Fails at the first line of an env file that other readers of such files would take for another value, or that sets what only the
+/// tools can know. What brings something back does without this: what it was started with before is to be good enough.
+pub fn check(path: &Path, required: bool) -> Result<()> {
+    let text = text(path, required)?;
+    variables(&text).map_err(|line| cannot_read(path, &no_variable(line)))?;
+    let doubtful = numbered(&text).find_map(|(number, line)| Some((number, doubt(line)?)));
+    doubtful.map_or(Ok(()), |(number, doubt)| Err(cannot_read(path, &format!(" line {number}: {doubt}"))))
+}
+
+fn no_variable(line: usize) -> String {
+    format!(" line {line}: expected KEY=VALUE")
+}
+
+fn cannot_read(path: &Path, reason: &str) -> anyhow::Error {
+    usage(format!("cannot read env file {}{reason}", path.display()))
+}
+
+fn text(path: &Path, required: bool) -> Result<Vec<u8>> {
+    let failed = |error: io::Error| cannot_read(path, &format!(": {error}; it is named by env_file in [run]"));
     let file = match bounded::open(path, Links::Followed) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !required => return Ok(Variables::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !required => return Ok(Vec::new()),
         opened => opened.map_err(failed)?,
     };
     if file.metadata().map_err(failed)?.mode() & 0o077 != 0 {
-        return Err(cannot(format!(": others may read it; chmod 600 {}", path.display())));
+        return Err(cannot_read(path, &format!(": others may read it; chmod 600 {}", path.display())));
     }
-    let text = bounded::all_of(file, bounded::LARGE).map_err(failed)?;
-    variables(&text).map_err(|line| cannot(format!(" line {line}: expected KEY=VALUE")))
+    bounded::all_of(file, bounded::LARGE).map_err(failed)
+}
+
+/// The lines of an env file's text that are to set something, each with its number.
+fn numbered(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    (1..).zip(lines).filter(|(_, line)| !line.is_empty() && !line.starts_with(b"#"))
 }
 
 /// The variables of an env file's text. Err: the number of the line that is none.
 fn variables(text: &[u8]) -> Result<Variables, usize> {
     let mut variables = Variables::new();
-    for (number, line) in text.split(|byte| *byte == b'\n').enumerate() {
-        let line = line.trim_ascii();
-        if line.is_empty() || line.starts_with(b"#") {
-            continue;
-        }
-        let (name, value) = parse(line).ok_or(number.saturating_add(1))?;
+    for (number, line) in numbered(text) {
+        let (name, value) = parse(line).ok_or(number)?;
         variables.insert(OsString::from(name), OsString::from_vec(value.to_vec()));
     }
     Ok(variables)
+}
+
+/// Why a line is not what it may seem to be; None: dotenv, systemd and we read the same, or it is no line at all. dotenv ends a value
+/// without quotes at a #; in double quotes, and without any, a backslash means something to one of them and not to the other.
+fn doubt(line: &[u8]) -> Option<String> {
+    let (name, _) = parse(line)?;
+    if GIVEN.contains(&name) {
+        return Some(format!("{name} is what the tools give each process, and cannot be set here"));
+    }
+    let value = line.splitn(2, |byte| *byte == b'=').nth(1)?.trim_ascii();
+    let ends_early = |inside: &[u8], quote: u8| inside.contains(&quote);
+    let doubt = match value {
+        [b'\'', inside @ .., b'\''] if !ends_early(inside, b'\'') && !inside.ends_with(b"\\") => return None,
+        [b'"', inside @ .., b'"'] if !ends_early(inside, b'"') => {
+            let reason = "a backslash in double quotes is read in different ways; use single quotes";
+            return inside.contains(&b'\\').then(|| reason.to_owned());
+        }
+        [b'\'' | b'"' | b'`', ..] => "the value's quotes do not end with it, or are in it once more",
+        _ if value.contains(&b'#') => "a # in a value without quotes may begin a comment; put quotes around the value",
+        _ if value.contains(&b'\\') => "a backslash without quotes is read in different ways; use single quotes",
+        _ => return None,
+    };
+    Some(doubt.to_owned())
 }
 
 fn parse(line: &[u8]) -> Option<(&str, &[u8])> {
@@ -107,9 +158,11 @@ fn parse(line: &[u8]) -> Option<(&str, &[u8])> {
 /// The line of an env file that sets this variable; None: no line can.
 pub fn line(name: &str, value: &str) -> Option<String> {
     let is_plain = value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:@+,=".contains(&byte));
-    let line = if is_plain { format!("{name}={value}") } else { format!("{name}='{value}'") };
-    let is_read_back = !value.contains('\n') && parse(line.as_bytes()) == Some((name, value.as_bytes()));
-    is_read_back.then_some(line)
+    let quotes = if is_plain { &[""][..] } else { &["'", "\"", ""] };
+    let lines = quotes.iter().map(|quote| format!("{name}={quote}{value}{quote}"));
+    let is_read_back =
+        |line: &String| parse(line.as_bytes()) == Some((name, value.as_bytes())) && doubt(line.as_bytes()).is_none();
+    lines.filter(|_| !value.contains(['\n', '\r'])).find(is_read_back)
 }
 
 fn unquote(value: &[u8]) -> &[u8] {
@@ -151,7 +204,8 @@ mod tests {
             let is_name = parse(format!("{name}=x").as_bytes()) == Some((name.as_str(), b"x"));
             match text.map(|text| variables(text.as_bytes()).unwrap()) {
                 Some(read) => prop_assert_eq!(read[OsStr::new(&name)].to_str(), Some(value.as_str())),
-                None => prop_assert!(!is_name || value.contains('\n')),
+                // What needs quotes of both kinds, or a backslash in them.
+                None => prop_assert!(!is_name || value.contains(['\n', '\r', '\'', '\\'])),
             }
         }
     }

@@ -29,31 +29,49 @@ const BEGUN_MARK: &str = "..cutover.new";
 /// The least room that a few releases of a small app need, in bytes.
 const ROOM: u64 = 100_000_000;
 
-/// The programs that deploys need, and those that the configuration names first in its commands, must be there in the
-/// app's own PATH. Containers need Compose only.
-pub fn programs(app: &App) -> Result<()> {
+/// The programs that deploys need must be there, and those that the configuration names first in its commands in the app's own PATH.
+/// As long as there is no env file, which may set that, the latter is only told: what is returned. Containers need Compose only.
+pub fn programs(app: &App) -> Result<Option<String>> {
     nginx::Site::of(app).map_or(Ok(()), |site| site.check_means())?;
     if app.runner() == Runner::Compose {
         // Not run: a plug-in of the user's would run as root.
         let compose = command::find("docker").or_else(|_| command::find("docker-compose"));
-        return compose.map(drop).context("containers need Docker and Docker Compose");
+        return compose.map(|_| None).context("containers need Docker and Docker Compose");
     }
     let git = (!app.config.source.git.is_empty()).then_some("git");
     for program in ["sh", "tar", "cp"].into_iter().chain(git) {
         command::find(program)?;
     }
-    let sh = command::find("sh")?;
     let config = &app.config;
     let build = config.build.command.as_ref().map(|command| ("[build]", command));
-    for (section, command) in build.into_iter().chain([("[run]", &config.run.command)]) {
-        let Some(program) = first_program(command) else { continue };
-        let looked = Run::new(&sh, ["-c", "command -v -- \"$1\"", "sh", program]).environment(app.plain_environment());
-        if looked.output(Deadline::after(runner::CHECK)).is_err() {
-            let path = "in the PATH that the app gets, /usr/local/bin:/usr/bin:/bin";
-            bail!("cannot find {program}, which command in {section} begins with, {path}: install it");
-        }
+    let commands = build.into_iter().chain([("[run]", &config.run.command)]);
+    let programs = commands.filter_map(|(section, command)| Some((section, first_program(command)?)));
+    let Some((section, program)) = app.owner.lend(|| first_missing(app, programs))? else { return Ok(None) };
+    let env = app.env_file();
+    let reason = format!(
+        "cannot find {program}, which command in {section} begins with, in the PATH that the app gets: install it, or set PATH in {}",
+        env.display()
+    );
+    if app.owner.lend(|| Ok(env.exists()))? {
+        bail!(reason)
     }
-    Ok(())
+    Ok(Some(reason))
+}
+
+/// The first of some programs that the app would not find. As root or not, it is looked for by a shell that has the app's PATH and
+/// nothing else of it.
+fn first_missing<'a>(
+    app: &App,
+    mut programs: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Result<Option<(&'a str, &'a str)>> {
+    let sh = command::find("sh")?;
+    let variables = if app.env_file().exists() { app.common_environment()? } else { app.plain_environment() };
+    let path: Vec<_> = variables.into_iter().filter(|(name, _)| name == "PATH").collect();
+    Ok(programs.find(|(_, program)| {
+        let looked = Run::new(&sh, ["-c", "command -v -- \"$1\"", "sh", program]);
+        let looked = looked.environment(app.plain_environment()).environment(path.clone());
+        looked.output(Deadline::after(runner::CHECK)).is_err()
+    }))
 }
 
 /// The program that a shell command begins with; None: that takes a shell to tell, or it lies in the release.

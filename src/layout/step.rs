@@ -44,8 +44,8 @@ enum What {
     File { content: Vec<u8>, mode: u32 },
     /// A file that only has to be there, and be closed to others, with these variables at first: then it is the user's.
     Secret { variables: Variables },
-    /// The same, with a secret in it that nobody knows.
-    WebhookSecret,
+    /// The same, with a secret in it that nobody knows, and what it is for.
+    Random { what: &'static str },
     /// Copies of programs.
     Tools { from: PathBuf, names: &'static [&'static str] },
     /// A line in ~/.profile.
@@ -97,7 +97,12 @@ impl Step {
 
     /// The file with the secret that webhooks are signed with: a random one at first.
     pub fn webhook_secret(path: PathBuf) -> Step {
-        Step { path, what: What::WebhookSecret }
+        Step { path, what: What::Random { what: "a new secret for the webhook" } }
+    }
+
+    /// The file with the key by which secrets are compared without being told.
+    pub fn key(path: PathBuf) -> Step {
+        Step { path, what: What::Random { what: "a key for hashes of secrets" } }
     }
 
     /// The tools' directory in the PATH of login shells.
@@ -141,7 +146,7 @@ impl Step {
             What::RootFile { content, mode } => has_mode(path, *mode, root) && holds(path, content),
             What::Sudoers { content } => has_mode(path, SUDOERS, root) && holds(path, content),
             What::RootLink { target } => fs::read_link(path).is_ok_and(|present| present == *target),
-            What::Secret { .. } | What::WebhookSecret => by_owner(&|| path.exists()),
+            What::Secret { .. } | What::Random { .. } => by_owner(&|| path.exists()),
             What::Tools { from, names } => names.iter().all(|name| {
                 let wanted = fs::read(from.join(name));
                 wanted.is_ok_and(|wanted| by_owner(&|| holds(&path.join(name), &wanted)))
@@ -168,7 +173,7 @@ impl Step {
                 let text: String = lines.map(|line| line + "\n").collect();
                 owner.lend(|| durable::write(path, text.as_bytes(), 0o600))
             }
-            What::WebhookSecret => {
+            What::Random { .. } => {
                 let secret = random()?;
                 owner.lend(|| durable::write(path, secret.as_bytes(), 0o600))
             }
@@ -212,7 +217,7 @@ impl fmt::Display for Step {
                 let names: Vec<&str> = variables.keys().map(String::as_str).collect();
                 write!(f, "{path}, for the app's secrets, with {}", names.join(", "))
             }
-            What::WebhookSecret => write!(f, "{path}, a new secret for the webhook"),
+            What::Random { what } => write!(f, "{path}, {what}"),
             What::PathInProfile { bin } => write!(f, "{} in the PATH of {path}", bin.display()),
         }
     }

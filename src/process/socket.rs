@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr as SocketAddress};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::OsStringExt;
 
 use anyhow::{Context, Result, anyhow, bail};
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
@@ -127,10 +127,28 @@ pub fn stranger(port: u16, owner: Uid) -> Result<Option<Uid>> {
     Ok(reached.find(|one| one.uid != owner.as_raw()).map(|one| Uid::from_raw(one.uid)))
 }
 
+/// Where any of these processes listens, in the order of the ports. All the machine's sockets are looked through, so this is for
+/// messages only.
+pub fn listening(processes: &[Process]) -> Vec<SocketAddress> {
+    let names: HashSet<Vec<u8>> = processes.iter().flat_map(|process| descriptors(process.pid)).collect();
+    let entries = tcp().into_iter().chain(tcp6()).flatten();
+    let listens = entries.filter(|entry| entry.state == TcpState::Listen);
+    let own = listens.filter(|entry| names.contains(format!("socket:[{}]", entry.inode).as_bytes()));
+    let mut addresses: Vec<SocketAddress> = own.map(|entry| entry.local_address).collect();
+    addresses.sort_by_key(|address| (address.port(), address.ip()));
+    addresses.dedup();
+    addresses
+}
+
 fn holds_any(pid: Pid, sockets: &HashSet<Vec<u8>>) -> bool {
-    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    let mut targets = descriptors.flatten().filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
-    targets.any(|target| sockets.contains(target.as_os_str().as_bytes()))
+    descriptors(pid).any(|target| sockets.contains(&target))
+}
+
+/// What the descriptors of a process are, `socket:[4711]`; none when they are not to be seen.
+fn descriptors(pid: Pid) -> impl Iterator<Item = Vec<u8>> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let targets = descriptors.filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
+    targets.map(|target| target.into_os_string().into_vec())
 }
 
 /// A port's sockets of one kind, IPv4 and IPv6.

@@ -5,8 +5,10 @@
 //! should supervise be killed. supervise is the subreaper (prctl(2)) of all, so nothing leaves its tree.
 
 mod kept;
+mod liveness;
 mod replacement;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd;
@@ -16,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
@@ -25,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::{App, Instance, Member, Port, Runner};
 use crate::deadline::poll_timeout;
+use crate::fingerprint::Named;
 use crate::health;
 use crate::lock::{self, Lock};
 use crate::nginx;
@@ -39,6 +43,7 @@ use super::workers::{self, Place};
 use super::{CHECK, is_listener_within};
 
 use kept::{Kept, Now};
+use liveness::Liveness;
 use replacement::Replacement;
 
 /// The tool's name.
@@ -61,6 +66,10 @@ pub struct Note {
     pub place: Place,
     /// What it was started with.
     pub settings: Settings,
+    /// The environments that its processes were given, each that differs from the others; empty: its supervise is of a version
+    /// that did not tell.
+    #[serde(default)]
+    pub environments: Vec<Named>,
 }
 
 /// One program that is kept running.
@@ -196,6 +205,7 @@ struct Keeper<'a> {
     signals: SignalFd,
     members: Vec<Kept>,
     replacement: Replacement,
+    liveness: Liveness,
     place: Place,
     settings: Settings,
     told: Note,
@@ -209,11 +219,24 @@ impl<'a> Keeper<'a> {
         let count = app.config.processes();
         let output = Output::of(app, instance, count > 1 || !app.config.workers.is_empty())?;
         let members = (0..count).map(|index| Kept::new(Member::Process { index, slot: index })).collect();
-        let replacement = Replacement::new(app);
+        let (replacement, liveness) = (Replacement::new(app), Liveness::new(app));
         let (place, settings) = (Place::default(), differences::settings(&app.config));
         let (told, ends, orphans) = (Note::default(), false, 0);
-        let keeper =
-            Keeper { app, instance, lock, output, signals, members, replacement, place, settings, told, ends, orphans };
+        let keeper = Keeper {
+            app,
+            instance,
+            lock,
+            output,
+            signals,
+            members,
+            replacement,
+            liveness,
+            place,
+            settings,
+            told,
+            ends,
+            orphans,
+        };
         keeper.lock.note(&serde_json::to_string(&keeper.note())?)?;
         Ok(keeper)
     }
@@ -225,7 +248,10 @@ impl<'a> Keeper<'a> {
 
     fn note(&self) -> Note {
         let told = self.members.iter().filter(|member| member.is_told);
+        let of_processes = told.clone().filter(|member| member.port(self.instance).is_some() && !member.is_ending());
+        let environments: BTreeSet<&Named> = of_processes.filter_map(|member| member.environment.as_ref()).collect();
         Note {
+            environments: environments.into_iter().cloned().collect(),
             members: told.map(|member| member.note(self.instance)).collect(),
             place: self.place.clone(),
             settings: self.settings.clone(),
@@ -247,6 +273,8 @@ impl<'a> Keeper<'a> {
     }
 
     fn run(&mut self) -> Result<()> {
+        // It may be long before something happens.
+        self.liveness.step(self.instance, &mut self.members, &mut self.output);
         loop {
             self.wait()?;
             self.output.copy();
@@ -269,6 +297,10 @@ impl<'a> Keeper<'a> {
             self.members.retain(|member| !matches!(member.now, Now::Gone));
             if !self.ends {
                 self.replacement.step(self.app, self.instance, &mut self.members, &mut self.output);
+                if self.liveness.step(self.instance, &mut self.members, &mut self.output) {
+                    // What it takes to ask is not needed again for some seconds.
+                    process::release_startup_code();
+                }
             }
             self.tell();
             if self.members.is_empty() && self.orphans == 0 {
@@ -282,12 +314,16 @@ impl<'a> Keeper<'a> {
 
     /// Sleeps until something happens, or there is something to do.
     fn wait(&self) -> Result<()> {
-        let replacement = (!self.ends).then(|| self.replacement.pause(&self.members)).flatten();
-        let pauses = self.members.iter().filter_map(Kept::pause).chain(replacement);
+        let goes_on = !self.ends;
+        let replacement = goes_on.then(|| self.replacement.pause(&self.members)).flatten();
+        let liveness = goes_on.then(|| self.liveness.pause()).flatten();
+        let pauses = self.members.iter().filter_map(Kept::pause).chain(replacement).chain(liveness);
         let orphans = (self.orphans > 0).then_some(KILL_ROUND);
         let pause = pauses.chain(orphans).min();
         let mut watched = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         watched.extend(self.output.pending().map(|(end, what)| PollFd::new(end, what)));
+        let answers = self.liveness.pending().filter(|_| goes_on);
+        watched.extend(answers.map(|answer| PollFd::new(answer, PollFlags::POLLIN)));
         match poll(&mut watched, poll_timeout(pause)) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(error) => Err(error).context("cannot wait for the app"),
@@ -385,9 +421,10 @@ fn holds_too_much(held: u64, limit: u64) -> String {
     format!("it held {}, max_memory is {}", output::bytes(held), output::bytes(limit))
 }
 
-/// A pipe on which a thread says whether something went well.
-fn answer_of(work: impl FnOnce() -> bool + Send + 'static) -> io::Result<io::PipeReader> {
+/// A pipe on which a thread says what has come of some work. Nobody has to wait for it: there is nothing to be read before.
+fn answer_of<A: AsRef<[u8]>>(work: impl FnOnce() -> A + Send + 'static) -> io::Result<io::PipeReader> {
     let (answer, mut end) = io::pipe()?;
-    thread::Builder::new().spawn(move || io::Write::write_all(&mut end, &[u8::from(work())]))?;
+    fcntl(&answer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    thread::Builder::new().spawn(move || io::Write::write_all(&mut end, work().as_ref()))?;
     Ok(answer)
 }

@@ -1,13 +1,16 @@
 //! How an instance ended, in words, and what it had printed before that.
 
-use crate::app::{App, Instance, Runner};
+use std::net::{Ipv4Addr, SocketAddr};
+
+use crate::app::{App, Instance, Port, Runner};
 use crate::lock;
 use crate::logfile::{self, Line};
 use crate::outcome::quote;
+use crate::process;
 
 use super::log::Tail;
 use super::supervise::{MemberNote, Note};
-use super::{Life, compose, supervise};
+use super::{Life, RunBy, compose, ports, supervise};
 
 /// How many of the last lines of an instance's output an error quotes.
 const QUOTED_LINES: usize = 5;
@@ -27,6 +30,27 @@ pub fn last_words(app: &App, instance: &Instance, life: &Life) -> String {
     let whose = if life.members.len() > 1 { format!("{}: ", ended.name) } else { String::new() };
     let lines = ended.last_words.clone().unwrap_or_else(|| last_lines(app, instance, Some(&ended.name)));
     format!("{whose}{}", with_lines(ended.last_exit.clone().unwrap_or_default(), &lines))
+}
+
+/// Where the processes of an instance listen in place of where they should, in words; None: they do listen there, or nowhere.
+pub fn elsewhere(app: &App, instance: &Instance, life: &Life) -> Option<String> {
+    let RunBy::Supervise(supervise) = life.by else { return None };
+    let wanted: Vec<u16> = ports(app, instance).ok()?.into_iter().map(Port::number).collect();
+    let is_right = |address: &SocketAddr| {
+        let ip = address.ip().to_canonical();
+        wanted.contains(&address.port()) && (ip.is_unspecified() || ip == Ipv4Addr::LOCALHOST)
+    };
+    let addresses = process::listening(&process::tree(supervise));
+    let (right, addresses): (Vec<_>, Vec<_>) = addresses.into_iter().partition(is_right);
+    if addresses.is_empty() || wanted.iter().all(|port| right.iter().any(|address| address.port() == *port)) {
+        return None;
+    }
+    let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+    Some(format!(
+        "; it listens on {}, where nobody asks: it must be port {} of 127.0.0.1",
+        addresses.join(" and "),
+        wanted.first()?
+    ))
 }
 
 /// Why a start has failed whose supervise or container ended in this way: what supervise could not start at this moment or
@@ -86,7 +110,7 @@ fn is_start(line: &Line, who: Option<&String>) -> bool {
 /// could not start it at all. None: of whichever program.
 pub fn last_lines(app: &App, instance: &Instance, who: Option<&String>) -> String {
     if app.runner() == Runner::Compose {
-        let lines = compose::last_lines_of_life(app, instance, QUOTED_LINES).unwrap_or_default();
+        let lines = compose::last_lines_of_life(app, instance, SEARCHED_LINES).unwrap_or_default();
         return quote(lines.iter().map(String::as_str), QUOTED_LINES);
     }
     let lines = Tail::last_lines(app, instance, SEARCHED_LINES).unwrap_or_default();

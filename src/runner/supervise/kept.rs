@@ -11,7 +11,9 @@ use nix::sys::wait::WaitStatus;
 use super::{KILL_ROUND, MemberNote, STARTED};
 use crate::app::{App, Instance, Member, Port, config};
 use crate::command;
+use crate::fingerprint::Named;
 use crate::process::{self, Bond, LET_END, Limits, Pid, Process, Until};
+use crate::runner::differences;
 use crate::runner::output::Output;
 
 /// The first pause before a restart; it doubles from crash to crash.
@@ -32,6 +34,8 @@ pub struct Kept {
     pause: Duration,
     restarts: u64,
     last_exit: Option<LastExit>,
+    /// What it was given when it was started last; None: it was not yet, or that cannot be noted.
+    pub environment: Option<Named>,
 }
 
 /// How a program ended.
@@ -61,7 +65,7 @@ impl Kept {
     /// One that is about to be started.
     pub fn new(who: Member) -> Kept {
         let now = Now::Down { until: Instant::now() };
-        Kept { who, now, is_told: true, pause: FIRST_PAUSE, restarts: 0, last_exit: None }
+        Kept { who, now, is_told: true, pause: FIRST_PAUSE, restarts: 0, last_exit: None, environment: None }
     }
 
     /// One that is to take the place of another, which ends for this reason: its record goes on.
@@ -140,7 +144,9 @@ impl Kept {
         // What it says from here on, and nothing of an earlier life, is why this one ends.
         let (stdout, stderr) = output.ends(&self.who)?;
         let mut command = self.command(app)?;
-        command.envs(app.environment(&release, Some((instance, &self.who)))?).current_dir(app.release(&release));
+        let environment = app.environment(&release, Some((instance, &self.who)))?;
+        self.environment = differences::given(app, &environment);
+        command.envs(environment).current_dir(app.release(&release));
         command.stdout(stdout).stderr(stderr);
         process::isolate(&mut command, Bond::Leashed(Until::AllEnded));
         let config::Run { open_files, nice, .. } = app.config.run;
@@ -197,6 +203,11 @@ impl Kept {
 
     /// Asks it to end, within the time that the configuration gives it.
     pub fn end(&mut self, app: &App, again: bool) {
+        self.end_within(app, again, app.config.run.stop_timeout);
+    }
+
+    /// Asks it to end, and has it killed when it has not within this time.
+    pub fn end_within(&mut self, app: &App, again: bool, patience: Duration) {
         self.now = match self.now {
             Now::Running { leash, since } => {
                 self.recover(since);
@@ -204,7 +215,7 @@ impl Kept {
                     let _ = leash.ask_to_end(LET_END);
                 }
                 end_all(leash, app.config.run.stop_signal);
-                Now::Ending { leash, kill_at: Instant::now() + app.config.run.stop_timeout, again }
+                Now::Ending { leash, kill_at: Instant::now() + patience, again }
             }
             Now::Ending { leash, kill_at, again: before } => Now::Ending { leash, kill_at, again: before && again },
             Now::Down { .. } | Now::Gone => Now::Gone,

@@ -8,7 +8,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, socket};
 
 use super::kept::{Kept, Now};
@@ -231,15 +230,13 @@ fn healthy_soon(app: &App, member: &Kept, instance: &Instance) -> Result<PipeRea
     let healthy = answer_of(move || {
         loop {
             if answers_at(&app, port, CHECK).is_ok() && is_listener_within(&app, port, Pid::own()).is_ok() {
-                return true;
+                return [1];
             }
             if began.elapsed() >= app.config.health.timeout {
-                return false;
+                return [0];
             }
             std::thread::sleep(health::pause(began.elapsed()));
         }
     });
-    let healthy = healthy.context("cannot wait until it is healthy")?;
-    fcntl(&healthy, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("cannot set up a pipe")?;
-    Ok(healthy)
+    healthy.context("cannot wait until it is healthy")
 }
