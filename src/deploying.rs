@@ -5,6 +5,8 @@ pub mod directory;
 pub mod queue;
 mod stand_in;
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, anyhow};
 
 use crate::app::config::Standby;
@@ -19,12 +21,17 @@ use crate::{nginx, output};
 
 use stand_in::StandIn;
 
+/// How long a drain may take without a word.
+const UNTOLD: Duration = Duration::from_secs(1);
+
 /// One deploy, in a turn of its own.
 pub struct Attempt {
     /// The tool that makes it: it has the turn, the record names it, and what is told begins with it.
     pub tool: &'static str,
     /// What is to be deployed.
     pub wanted: Wanted,
+    /// The instance that is named for it; None: the one that is not enabled. Where that one has it already, it is made again.
+    pub instance: Option<Instance>,
     /// Whether it waits for its turn.
     pub wait: Wait,
     /// Whether there is something to do only when what is wanted is new.
@@ -38,7 +45,7 @@ pub struct Attempt {
 impl Attempt {
     /// One that a tool makes because it was called.
     pub fn of(tool: &'static str, wanted: Wanted, wait: Wait) -> Attempt {
-        Attempt { tool, wanted, wait, is_for_news: false, asked_by: None, has_begun: false }
+        Attempt { tool, wanted, instance: None, wait, is_for_news: false, asked_by: None, has_begun: false }
     }
 
     /// Makes it, writes down what became of it, and tells the hooks.
@@ -52,7 +59,7 @@ impl Attempt {
         let result = turn.ends_in(result.map_err(|error| source::explained(app, error)));
         if result.is_err() {
             // However often it fails, the disk does not fill. That it failed is what must be heard.
-            turn.forgive(source::prune(app));
+            turn.forgive(prune(app));
             if self.is_for_news && !self.has_begun {
                 // It will be tried again, nobody waits for it.
                 return result;
@@ -79,6 +86,7 @@ pub fn reload(tool: &'static str, app: &App, wait: Wait) -> Result<Exit> {
 /// Fails when there is something that would stop a deploy half-way and can be known before it.
 fn check(app: &App) -> Result<()> {
     hooks::check(app)?;
+    app.check_env_file()?;
     nginx::Site::of(app).map_or(Ok(()), |site| site.check_means())?;
     runner::check_configured(app)
 }
@@ -114,7 +122,15 @@ fn undo(made: Option<StandIn>, app: &App, turn: &Turn, change: &Change, error: a
 fn bring_in(app: &App, attempt: &mut Attempt, turn: &Turn, change: &mut Change, about: &mut About) -> Result<Exit> {
     let deadline = Deadline::after(app.config.deploy.timeout);
     let old = nginx::enabled(app)?;
-    let new = old.map_or_else(|| runner::free(app), |old| Ok(app.other(old)))?;
+    let named = attempt.instance.as_ref().map(|named| app.instance(named.name())).transpose()?;
+    let new = match (old, named) {
+        (Some(old), _) => app.other(old),
+        (None, Some(named)) => named,
+        (None, None) => runner::free(app)?,
+    };
+    if let Some(enabled) = named.filter(|named| Some(*named) == old) {
+        turn.say(format_args!("{enabled} is enabled and serves on: {new} gets it"));
+    }
     about.instance = Some(new.clone());
     turn.doing("fetching what is wanted", None);
     let reference = attempt.wanted.reference(app);
@@ -129,6 +145,11 @@ fn bring_in(app: &App, attempt: &mut Attempt, turn: &Turn, change: &mut Change, 
     if attempt.is_for_news && !is_unfinished && (current.is_some() || !history::is_untried(app, reference, &origin)?) {
         return Ok(Exit::Done);
     }
+    let again = attempt.wanted.again || named.is_some();
+    let current = match current {
+        Some(release) if !again && source::is_made_as_configured(app, &release)? => Some(release),
+        _ => None,
+    };
     if let Some(release) = &current
         && let Some(old) = old
         && runner::runs(app, old)?
@@ -150,7 +171,7 @@ fn bring_in(app: &App, attempt: &mut Attempt, turn: &Turn, change: &mut Change, 
 
     if let Some(release) = &current
         && let Some(old) = old
-        && has_failed_its_watch(app, turn, old)
+        && can_go_back(app, turn, old)
     {
         turn.say(format_args!("already switched: {old} has {release}"));
         (about.instance, about.release) = (Some(old.clone()), Some(release.clone()));
@@ -160,11 +181,26 @@ fn bring_in(app: &App, attempt: &mut Attempt, turn: &Turn, change: &mut Change, 
     // Up to here and through the build nothing is touched: a failure leaves everything as it was.
     turn.doing(format_args!("making a release of {origin} for {new}"), None);
     turn.say(format_args!("making a release of {origin} for {new}"));
-    let release = source::make(app, &origin, about, deadline)?;
+    if let (Some(configured), None, None) = (reference, &attempt.wanted.reference, &attempt.asked_by)
+        && let Some(last) = history::last_reference(app).ok().flatten()
+        && last != *configured
+        && !attempt.is_for_news
+    {
+        turn.say(format_args!("{configured} is wanted, as configured; the last deploy was of {last}"));
+    }
+    if let Some(changes) = source::changes(app, &origin, old)? {
+        turn.say(format_args!("{changes}: it is made anew"));
+    }
+    let release = source::make(app, &origin, again, about, deadline)?;
     turn.say(format_args!("{release} is made, {}", output::span(change.step("update"))));
     change.leads_to(new, &release);
 
-    let update = || runner::update(app, new, &release, deadline);
+    let update = || {
+        if !runner::has(app, new, &release)? {
+            tell_of_drain(app, turn, new)?;
+        }
+        runner::update(app, new, &release, deadline)
+    };
     cut_over(app, turn, (change, about), (old, new), &release, update)
 }
 
@@ -197,12 +233,13 @@ fn start_other(
     let differences = runner::differences::of(app, old)?;
     let is_as_configured = differences.as_ref().is_some_and(Vec::is_empty);
     let has_switched = current == old && turn.resumes_watch_of(old);
-    let is_well = || runner::healthy(app, old, runner::CHECK).is_ok();
-    let has_failed = || has_failed_its_watch(app, turn, old);
-    // Of an instance that is down nobody can tell how it was started; one that has failed is no reason to touch the other.
+    // Asked once: one whose processes die and come back is well now, and ill a moment later.
+    let is_well = has_switched && runner::healthy(app, old, runner::CHECK).is_ok();
+    // Of an instance that is down, or a container, nobody can tell how it was started. One that has failed is no reason to touch
+    // the other.
     let is_to_be_watched = match is_as_configured {
-        true => is_well() || has_failed(),
-        false => differences.is_none() && has_failed(),
+        true => is_well || can_go_back(app, turn, old),
+        false => differences.is_none() && !is_well && can_go_back(app, turn, old),
     };
     if has_switched && is_to_be_watched {
         let how = if is_as_configured { "runs as configured" } else { "is down" };
@@ -213,10 +250,14 @@ fn start_other(
     if is_as_configured {
         turn.say("nothing has changed since it was started");
     }
+    if !source::is_made_as_configured(app, &release)? {
+        turn.say(format_args!("{release} stays as it was built; deploy builds it as configured now"));
+    }
     differences.iter().flatten().for_each(|line| turn.say(line));
     (about.instance, about.release) = (Some(new.clone()), Some(release.clone()));
     change.leads_to(new, &release);
     let update = || {
+        tell_of_drain(app, turn, new)?;
         // Also when it runs this release already: it was started with what was configured then.
         runner::stop(app, new, deadline)?;
         runner::update(app, new, &release, deadline)
@@ -241,6 +282,9 @@ fn cut_over(
     started.inspect_err(|_| go_back(turn, app, new, &before))?;
     turn.say(format_args!("{new} is healthy, {}", output::span(change.step("start"))));
     turn.doing(format_args!("preparing {new}"), None);
+    if hooks::is_there(app, Hook::BeforeConnect)? {
+        turn.say(format_args!("running hooks/{}", Hook::BeforeConnect.name()));
+    }
     let prepared = hooks::run(app, Hook::BeforeConnect, about, &app.release(release), deadline);
     prepared.with_context(|| format!("cannot connect {new}")).inspect_err(|_| go_back(turn, app, new, &before))?;
     turn.doing(format_args!("connecting {new}"), Some(new));
@@ -262,11 +306,10 @@ fn cut_over(
     finish(app, turn, app.other(new))
 }
 
-/// Whether an instance to which a tool has cut over that was killed since is not well, and what stands by is: that is the way
-/// back then, and no place for the same once more.
-fn has_failed_its_watch(app: &App, turn: &Turn, enabled: &Instance) -> bool {
-    let is_well = |instance| runner::healthy(app, instance, runner::CHECK).is_ok();
-    turn.resumes_watch_of(enabled) && !is_well(enabled) && is_well(app.other(enabled))
+/// Whether a tool has cut over to this instance that was killed since, and what stands by is well: that is the way back when this one
+/// is not, and no place for the same once more.
+fn can_go_back(app: &App, turn: &Turn, enabled: &Instance) -> bool {
+    turn.resumes_watch_of(enabled) && runner::healthy(app, app.other(enabled), runner::CHECK).is_ok()
 }
 
 /// Watches an instance to which a tool has cut over that was killed since: whatever it was killed in, its watch was not over.
@@ -286,14 +329,39 @@ fn go_back(turn: &Turn, app: &App, instance: &Instance, before: &Before) {
     turn.forgive(before.restore(app, instance));
 }
 
+/// Says that an instance has connections which are to end before it does, when they do not at once: that can take a while in which
+/// nothing else is told.
+fn tell_of_drain(app: &App, turn: &Turn, instance: &Instance) -> Result<()> {
+    let patience = app.config.deploy.drain_timeout;
+    if patience <= UNTOLD || !runner::runs(app, instance)? {
+        return Ok(());
+    }
+    runner::drain(app, instance, Deadline::after(UNTOLD))?;
+    let left = runner::connections(app, instance)?;
+    if left > 0 {
+        let patience = output::span(patience);
+        turn.say(format_args!(
+            "{instance} has {left} connections, which may go on for up to {patience} (drain_timeout)"
+        ));
+    }
+    Ok(())
+}
+
+/// Removes old releases. Where it cannot be told which of them served, all may have.
+fn prune(app: &App) -> Result<()> {
+    let served = history::served(app).ok().filter(|served| !served.is_empty());
+    source::prune(app, served.as_ref())
+}
+
 /// What is left to do once the new release serves: it serves, so what fails here is only said.
 fn finish(app: &App, turn: &Turn, standby: &Instance) -> Result<Exit> {
     turn.doing("clearing up", Some(app.other(standby)));
     let retired = match app.config.deploy.standby {
         Standby::Keep => Ok(false),
-        Standby::Stop => runner::stop(app, standby, Deadline::after(app.config.deploy.timeout)),
+        Standby::Stop => tell_of_drain(app, turn, standby)
+            .and_then(|()| runner::stop(app, standby, Deadline::after(app.config.deploy.timeout))),
     };
-    turn.forgive(retired.and_then(|_| source::prune(app)));
+    turn.forgive(retired.and_then(|_| prune(app)));
     Ok(Exit::Done)
 }
 
@@ -309,5 +377,6 @@ pub fn pipeline(app: &App, wanted: &Wanted) -> Result<String> {
         (Standby::Stop, Some(old)) => format!(" && stop-instance {old}"),
         _ => String::new(),
     };
-    Ok(format!("update-instance {new}{what} && start-instance {new} && connect-to-nginx {new}{stop}"))
+    let again = if wanted.again { " --again" } else { "" };
+    Ok(format!("update-instance {new}{what}{again} && start-instance {new} && connect-to-nginx {new}{stop}"))
 }

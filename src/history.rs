@@ -3,7 +3,7 @@
 
 mod past;
 
-pub use past::{Past, past, releases, table};
+pub use past::{Past, last_reference, past, releases, served, table};
 
 use std::time::{Duration, Instant, SystemTime};
 

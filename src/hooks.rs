@@ -80,6 +80,20 @@ impl About {
     }
 }
 
+/// The hooks that are a part of builds, as they are called, and where they lie.
+pub fn of_builds(app: &App) -> Result<Vec<(String, PathBuf)>> {
+    let mut found = Vec::new();
+    for hook in Hook::ALL.into_iter().filter(|hook| hook.builds()) {
+        found.extend(find(app, hook)?.map(|path| (format!("hooks/{}", hook.name()), path)));
+    }
+    Ok(found)
+}
+
+/// Whether there is such a hook.
+pub fn is_there(app: &App, hook: Hook) -> Result<bool> {
+    Ok(find(app, hook)?.is_some())
+}
+
 /// Fails when a hook is there that cannot be run: better told before a deploy than in the middle of it.
 pub fn check(app: &App) -> Result<()> {
     Hook::ALL.into_iter().try_for_each(|hook| find(app, hook).map(drop))

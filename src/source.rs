@@ -4,40 +4,34 @@ pub mod address;
 mod build;
 mod git;
 pub mod image;
+mod recipe;
 mod room;
 mod snapshot;
+mod store;
 mod version;
 
 pub use build::make;
 pub use git::UnknownRef;
 pub use room::explained;
+pub use store::{build_logs, prune, releases};
 
-use std::ffi::OsStr;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use clap::builder::{PathBufValueParser, TypedValueParser};
 
 use crate::app::{App, Instance, ReleaseId, Runner};
 use crate::deadline::Deadline;
 use crate::durable;
 use crate::outcome::usage;
-use crate::process;
-use crate::removal::{self, Left};
 
 use image::Image;
+use recipe::Recipe;
 use snapshot::Snapshot;
 
 /// What git calls the directory, or in a submodule the file, of a repository.
 const REPOSITORY: &str = ".git";
-/// How the name of a release begins that is being removed.
-const REMOVED: &str = ".removed-";
-/// How the name begins of what could not be removed.
-const LEFT: &str = ".left-";
-/// How many things of one name are set aside.
-const MOST_LEFT: usize = 100;
 
 /// What a release is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +87,9 @@ pub struct Wanted {
     /// Make the release from a directory, a .tar.gz or a single file instead of git
     #[arg(long, value_name = "PATH", value_parser = PathBufValueParser::new().try_map(fs::canonicalize::<PathBuf>))]
     pub from: Option<PathBuf>,
+    /// Make it anew, though there is a release of it
+    #[arg(long)]
+    pub again: bool,
     /// A directory that somebody works in: what it holds when the release is made.
     #[arg(skip)]
     pub worked_in: Option<PathBuf>,
@@ -146,11 +143,6 @@ pub fn remote_head(app: &App, reference: &str, deadline: Deadline) -> Result<Opt
     }
 }
 
-/// All whole releases, the newest first.
-pub fn releases(app: &App) -> Result<Vec<ReleaseId>> {
-    Ok(newest_first(names_in(&app.releases())?.iter().filter_map(|name| name.parse().ok())))
-}
-
 /// What a release was made from, for people: the tag of its image, else the short commit.
 pub fn version(app: &App, release: &ReleaseId) -> String {
     // In a release from a repository a file of that name is the app's.
@@ -163,6 +155,21 @@ pub fn version(app: &App, release: &ReleaseId) -> String {
 pub fn current(app: &App, instance: Option<&Instance>, wanted: &Origin) -> Result<Option<ReleaseId>> {
     let release = instance.map(|instance| app.release_of(instance)).transpose()?.flatten();
     Ok(release.filter(|release| is_made_from(app, release, wanted)))
+}
+
+/// Whether a release was made with what it would be made with now, as far as that was kept.
+pub fn is_made_as_configured(app: &App, release: &ReleaseId) -> Result<bool> {
+    Ok(Recipe::of(app)?.changes_since(app, release).unwrap_or_default().is_empty())
+}
+
+/// What has changed of what releases are made with, when that is why there is none yet of what is wanted, in words: since the one was
+/// made that an instance has, or else the last one.
+pub fn changes(app: &App, wanted: &Origin, instance: Option<&Instance>) -> Result<Option<String>> {
+    let (known, recipe) = (releases(app)?, Recipe::of(app)?);
+    let of_origin: Vec<&ReleaseId> = known.iter().filter(|id| is_made_from(app, id, wanted)).collect();
+    let Err(since_last) = recipe.made(app, &of_origin) else { return Ok(None) };
+    let since_current = current(app, instance, wanted)?.and_then(|release| recipe.changes_since(app, &release));
+    Ok(Some(since_current.unwrap_or(since_last)).filter(|changes| !changes.is_empty()))
 }
 
 /// Whether a release was made from what is wanted. Its name tells so much of that as somebody can forge; what was kept beside it
@@ -186,123 +193,4 @@ pub fn assign(app: &App, instance: &Instance, id: &ReleaseId) -> Result<()> {
 /// Takes an instance's release away again, as on the first day.
 pub fn unassign(app: &App, instance: &Instance) -> Result<()> {
     durable::remove(&app.instance_link(instance))
-}
-
-/// Removes what is too old: all releases but the newest `keep_releases` and those that instances have, with their build
-/// logs. A release loses its name before its files, so that half of one never looks like a whole one. None of this is
-/// flushed: what a power cut brings back is removed again, and on a journalling file system no file goes before its name.
-///
-/// What cannot be removed is no reason not to remove the rest. The error tells of it, once: it is called `.left-…` from then on.
-pub fn prune(app: &App) -> Result<()> {
-    let mut failed = Vec::new();
-    for id in old(app, app.config.deploy.keep_releases)? {
-        failed.extend(take_name(app, &id).err().map(|error| format!("{}: {error}", app.release(&id).display())));
-        git::forget(app, &id);
-    }
-    let kept = releases(app)?;
-    failed.extend(sweep(app)?.into_iter().filter_map(|(path, left)| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let aside = set_aside(app, &path)?;
-        Some(format!("{left}; what is left of {name} is {}", aside.display()))
-    }));
-    if let Err(error) = snapshot::remove(app) {
-        failed.push(format!("{error:#}"));
-    }
-    failed.extend(app.prune_settings(&kept).err().map(|error| format!("{}: {error}", app.instances().display())));
-    if app.runner() == Runner::Compose {
-        failed.extend(image::prune(app).err().map(|error| format!("old images: {error:#}")));
-    }
-    // A failed build leaves no release, but a log: as many of those are kept as of releases.
-    let mut logged = build_logs(app)?;
-    logged.retain(|id| !kept.contains(id));
-    for id in logged.iter().skip(app.config.deploy.keep_releases) {
-        let path = app.build_log(id);
-        failed.extend(durable::remove_if_there(&path).err().map(|error| format!("{}: {error}", path.display())));
-    }
-    if failed.is_empty() { Ok(()) } else { bail!("cannot remove {}", failed.join("; ")) }
-}
-
-/// Calls what cannot be removed by a name that says so. Returns it; None: it has such a name, or cannot have one.
-fn set_aside(app: &App, path: &Path) -> Option<PathBuf> {
-    let name = path.file_name()?.to_str()?.trim_start_matches('.');
-    if name.starts_with(LEFT.trim_start_matches('.')) {
-        return None;
-    }
-    let free = (0..).map(|number| match number {
-        0 => app.releases().join(format!("{LEFT}{name}")),
-        _ => app.releases().join(format!("{LEFT}{name}-{number}")),
-    });
-    let aside = free.take(MOST_LEFT).find(|aside| fs::symlink_metadata(aside).is_err())?;
-    fs::rename(path, &aside).ok()?;
-    Some(aside)
-}
-
-/// All releases but the `keep` newest and those that instances have.
-fn old(app: &App, keep: usize) -> Result<Vec<ReleaseId>> {
-    let mut old: Vec<ReleaseId> = releases(app)?.into_iter().skip(keep).collect();
-    for instance in &app.config.instances {
-        let kept = app.release_of(instance)?;
-        old.retain(|id| Some(id) != kept.as_ref());
-    }
-    Ok(old)
-}
-
-/// Makes a release none, by its name. Its files go with the next sweep.
-fn take_name(app: &App, id: &ReleaseId) -> io::Result<()> {
-    fs::rename(app.release(id), app.releases().join(format!("{REMOVED}{id}")))
-}
-
-/// Removes the old ones; returns those that are gone.
-fn remove_old(app: &App, keep: usize) -> Result<Vec<ReleaseId>> {
-    let mut gone = old(app, keep)?;
-    gone.retain(|id| take_name(app, id).is_ok());
-    sweep(app)?;
-    Ok(gone)
-}
-
-/// All builds that have a log, the newest first.
-pub fn build_logs(app: &App) -> Result<Vec<ReleaseId>> {
-    let names = names_in(&app.logs())?;
-    let ids = names.iter().filter_map(|name| name.strip_prefix("build-")?.strip_suffix(".log")?.parse().ok());
-    Ok(newest_first(ids))
-}
-
-fn names_in(directory: &Path) -> Result<Vec<String>> {
-    let entries = match fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        read => read.with_context(|| format!("cannot list {}", directory.display()))?,
-    };
-    Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
-}
-
-fn newest_first(ids: impl Iterator<Item = ReleaseId>) -> Vec<ReleaseId> {
-    let mut ids: Vec<ReleaseId> = ids.collect();
-    ids.sort();
-    ids.reverse();
-    ids
-}
-
-/// Removes what a killed tool left half made or half removed, and ends the build that may still run in it. Returns what cannot
-/// be removed, which is no release and in nobody's way. Only to be called under the deploy lock.
-fn sweep(app: &App) -> Result<Vec<(PathBuf, Left)>> {
-    let directory = app.releases();
-    let entries = fs::read_dir(&directory).with_context(|| format!("cannot list {}", directory.display()))?;
-    let mut left = Vec::new();
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let Some(name) = name.to_str().filter(|name| name.starts_with('.')) else { continue };
-        let path = entry.path();
-        if path == app.snapshot() {
-            continue;
-        }
-        if let Some(id) = name.strip_prefix(build::BUILDING) {
-            // Another app's release has the same name when it was made in the same second, from a path or the same commit.
-            process::kill_like(|pid, environment| {
-                let builds = environment.get(OsStr::new("RELEASE")).is_some_and(|release| release == id);
-                builds && process::works_in(pid, &path)
-            });
-        }
-        left.extend(removal::tree(&path).err().map(|error| (path, error)));
-    }
-    Ok(left)
 }

@@ -21,20 +21,23 @@ const TOOL: &str = env!("CARGO_BIN_NAME");
 #[derive(Parser)]
 #[command(name = TOOL, version)]
 struct Arguments {
+    /// The instance that is to have it [default: the disabled one]; what is current is made again
+    #[arg(conflicts_with_all = ["if_new", "queued", "watch", "dry_run"])]
+    instance: Option<String>,
     #[command(flatten)]
     wanted: Wanted,
     /// Do nothing, and say nothing, unless the branch has moved since it was deployed last
-    #[arg(long, conflicts_with_all = ["from", "dry_run"])]
+    #[arg(long, conflicts_with_all = ["from", "again", "dry_run"])]
     if_new: bool,
     /// Deploy what was pushed and waits in the queue, until nothing does
-    #[arg(long, conflicts_with_all = ["reference", "from", "if_new", "dry_run", "wait"])]
+    #[arg(long, conflicts_with_all = ["reference", "from", "again", "if_new", "dry_run", "wait"])]
     queued: bool,
     /// Print the pipeline it would be, and do nothing
     #[arg(long)]
     dry_run: bool,
     /// Deploy this directory, and again whenever files in it have changed
     #[arg(long, value_name = "DIR", value_parser = PathBufValueParser::new().try_map(directory),
-        conflicts_with_all = ["reference", "from", "if_new", "queued", "dry_run"])]
+        conflicts_with_all = ["reference", "from", "again", "if_new", "queued", "dry_run"])]
     watch: Option<PathBuf>,
     #[command(flatten)]
     wait: Wait,
@@ -60,7 +63,8 @@ fn run(arguments: Arguments) -> Result<Exit> {
         return deploying::directory::watch(TOOL, &app, &arguments.home, &directory, arguments.wait);
     }
     if !arguments.if_new {
-        let exit = Attempt::of(TOOL, wanted, arguments.wait).make(&app)?;
+        let instance = arguments.instance.map(|name| app.instance(&name).cloned()).transpose()?;
+        let exit = Attempt { instance, ..Attempt::of(TOOL, wanted, arguments.wait) }.make(&app)?;
         // Who sits there wants to see what became of it; that this cannot be told is no failure of the deploy.
         if io::stdout().is_terminal() {
             let _ = Overview::of(&app).and_then(|overview| outcome::print(&overview.table()));

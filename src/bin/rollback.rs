@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow, bail};
 use clap::Parser;
 use cutover::app::{App, Home, Instance, ReleaseId, Turn, Wait};
 use cutover::deadline::Deadline;
-use cutover::history::Change;
+use cutover::history::{self, Change};
 use cutover::outcome::{self, Exit, exit_of};
 use cutover::runner::Before;
 use cutover::{nginx, output, runner, source};
@@ -64,6 +64,7 @@ fn roll_back(app: &App, to: Option<&ReleaseId>, turn: &Turn, change: &mut Change
     if !source::releases(app)?.contains(&release) {
         bail!("cannot go back to {release}: there is no such release; ls {} shows them", app.releases().display());
     }
+    let is_same = to.is_none() && app.release_of(enabled)?.as_ref() == Some(&release);
     change.leads_to(target, &release);
     let before = Before::of(app, turn, target, &release)?;
     connect(app, target, &release, turn, change).inspect_err(|error| {
@@ -73,6 +74,11 @@ fn roll_back(app: &App, to: Option<&ReleaseId>, turn: &Turn, change: &mut Change
         }
     })?;
     turn.say(format_args!("{target} is enabled with {release}, {}", output::span(change.step("connect"))));
+    let older = || history::releases(app).ok()?.into_iter().find(|older| *older < release);
+    if let Some(older) = is_same.then(older).flatten() {
+        let hint = format!("rollback --to {older} goes to the one before");
+        turn.say(format_args!("that is the same release, as it ran before the reload; {hint}"));
+    }
     Ok(Exit::Done)
 }
 

@@ -37,6 +37,7 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<Exit> {
     let app = App::open(&arguments.home)?;
     hooks::check(&app)?;
+    app.check_env_file()?;
     let turn = app.turn(TOOL, arguments.wait)?;
     let id = turn.ends_in(update(&app, &arguments, &turn))?;
     outcome::print(&format!("{id}\n"))?;
@@ -56,7 +57,7 @@ fn update(app: &App, arguments: &Arguments, turn: &Turn) -> Result<ReleaseId> {
     let origin = arguments.wanted.origin(app, deadline)?;
     let serving = nginx::enabled(app)?.map(|enabled| app.release_of(enabled)).transpose()?.flatten();
     let mut about = About { instance: Some(instance.clone()), previous: serving, ..About::default() };
-    let id = source::make(app, &origin, &mut about, deadline)?;
+    let id = source::make(app, &origin, arguments.wanted.again, &mut about, deadline)?;
     turn.doing(format_args!("giving {instance} the release {id}"), None);
     runner::update(app, instance, &id, deadline)?;
     Ok(id)

@@ -9,7 +9,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{DONE, Line, Side};
+use super::{DONE, Line, SEARCHED_LINES, Side};
 use crate::app::{App, ReleaseId};
 use crate::logfile::Backwards;
 use crate::{nginx, outcome, output, source};
@@ -56,15 +56,29 @@ pub fn past(app: &App, count: usize) -> Result<Vec<Past>> {
 /// The releases that one can go back to, the newest first: those that are still there and have served before, or are the
 /// standby's, but not the one that serves now.
 pub fn releases(app: &App) -> Result<Vec<ReleaseId>> {
-    let mut candidates = HashSet::new();
-    for past in lines(app)? {
-        candidates.extend(past?.served());
-    }
+    let mut candidates = served(app)?;
     candidates.extend(app.release_of(nginx::disabled(app)?)?);
     let enabled = nginx::enabled(app)?;
     let serving = enabled.map(|enabled| app.release_of(enabled)).transpose()?.flatten();
     let is_candidate = |id: &ReleaseId| candidates.contains(id) && serving.as_ref() != Some(id);
     Ok(source::releases(app)?.into_iter().filter(is_candidate).collect())
+}
+
+/// The releases that are known to have served.
+pub fn served(app: &App) -> Result<HashSet<ReleaseId>> {
+    let mut served = HashSet::new();
+    for past in lines(app)? {
+        served.extend(past?.served());
+    }
+    Ok(served)
+}
+
+/// What the last deploy that went well was of, by its name; None: none is known, or it was of a path.
+pub fn last_reference(app: &App) -> Result<Option<String>> {
+    let is_deploy =
+        |past: &Result<Line>| past.as_ref().map_or(true, |past| past.what == "deploy" && past.outcome == DONE);
+    let last = lines(app)?.take(SEARCHED_LINES).find(is_deploy).transpose()?;
+    Ok(last.and_then(|past| past.wanted?.reference))
 }
 
 /// A table for people: a line for each change, and of each reason as much as fits in a line.

@@ -103,7 +103,7 @@ pub fn adopt(app: &App, instance: &Instance, deadline: Deadline) -> Result<Optio
     let project = Project::of(app)?;
     let Some(container) = project.container(instance)?.filter(Container::is_kept) else { return Ok(None) };
     let Some(image) = Image::of_container(&project, &container)? else { return Ok(None) };
-    let release = source::make(app, &Origin::Image(image), &mut About::default(), deadline)?;
+    let release = source::make(app, &Origin::Image(image), false, &mut About::default(), deadline)?;
     source::assign(app, instance, &release)?;
     Ok(Some(release))
 }

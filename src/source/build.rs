@@ -1,16 +1,17 @@
-//! Making a release: files laid out under a temporary name, built, flushed, renamed when whole.
+//! Making a release: files laid out, built, flushed, and only then a release.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
+use super::recipe::Recipe;
 use super::room::{explained, with_room};
-use super::{Origin, REPOSITORY, git, image, is_made_from, releases, snapshot, sweep};
+use super::{Origin, REPOSITORY, git, image, is_made_from, snapshot, store};
 use crate::app::{App, ReleaseId, Runner};
+use crate::bounded::{self, Links};
 use crate::command::{self, Run};
 use crate::deadline::Deadline;
-use crate::durable;
 use crate::hooks::{self, About, Hook};
 use crate::outcome::quote;
 use crate::process;
@@ -18,45 +19,45 @@ use crate::removal;
 
 /// How far a clock may be set back, in seconds, for the order of releases to stay that of their making.
 const STEP_BACK: u64 = 60 * 60;
-/// How the temporary name of a release in the making begins.
-pub const BUILDING: &str = ".building-";
 
-/// Makes a release, or finds the one already made from the same commit or content. Only to be called under the deploy lock.
+/// Makes a release, or finds the one already made from the same commit or content with the same, unless it is to be made `again`. Only to be called under the deploy lock.
 /// `about` is what the hooks are told; the release is written into it. When the disk is full, old releases make room, and
 /// it is tried once more.
-pub fn make(app: &App, origin: &Origin, about: &mut About, deadline: Deadline) -> Result<ReleaseId> {
-    with_room(app, || make_once(app, origin, about, deadline))
+pub fn make(app: &App, origin: &Origin, again: bool, about: &mut About, deadline: Deadline) -> Result<ReleaseId> {
+    with_room(app, || make_once(app, origin, again, about, deadline))
 }
 
-fn make_once(app: &App, origin: &Origin, about: &mut About, deadline: Deadline) -> Result<ReleaseId> {
+fn make_once(app: &App, origin: &Origin, again: bool, about: &mut About, deadline: Deadline) -> Result<ReleaseId> {
     // What cannot be removed is no reason not to make one.
-    sweep(app)?;
-    let known = releases(app)?;
-    if let Some(made) = known.iter().find(|id| is_made_from(app, id, origin)) {
+    store::sweep(app)?;
+    let known = store::releases(app)?;
+    let recipe = Recipe::of(app)?;
+    let of_origin: Vec<&ReleaseId> = known.iter().filter(|id| is_made_from(app, id, origin)).collect();
+    if let (Ok(made), false) = (recipe.made(app, &of_origin), again) {
         about.release = Some(made.clone());
         return Ok(made.clone());
     }
     let id = new_id(app, origin, &known);
     about.release = Some(id.clone());
-    let building = app.releases().join(format!("{BUILDING}{id}"));
-    fs::create_dir(&building).with_context(|| format!("cannot make {}", building.display()))?;
+    let directory = store::begin(app, &id, &recipe.text()?)?;
     let hook = |hook| match origin {
         // An image was built elsewhere.
         Origin::Image(_) => Ok(()),
-        _ => hooks::run(app, hook, about, &building, deadline).with_context(|| format!("cannot build {id}")),
+        _ => hooks::run(app, hook, about, &directory, deadline).with_context(|| format!("cannot build {id}")),
     };
-    let made = lay_out(app, origin, &building, deadline)
+    let made = lay_out(app, origin, &directory, deadline)
         .and_then(|()| hook(Hook::BeforeBuild))
-        .and_then(|()| build(app, &id, &building, deadline))
+        .and_then(|()| build(app, &id, &directory, deadline))
         .and_then(|()| hook(Hook::AfterBuild))
+        .and_then(|()| has_no_pointers(app, origin, &directory, deadline).with_context(|| format!("cannot build {id}")))
         .and_then(|()| match origin {
             Origin::Commit(commit) => git::keep(app, &id, commit, deadline),
             Origin::Image(_) | Origin::Path(_) | Origin::Snapshot(_) => Ok(()),
         })
-        .and_then(|()| publish(app, &id, &building));
+        .and_then(|()| store::finish(app, &id));
     made.map_err(|error| {
         let error = explained(app, error);
-        let _ = removal::tree(&building);
+        store::abandon(app, &id);
         error
     })?;
     if matches!(origin, Origin::Commit(_)) {
@@ -80,7 +81,7 @@ fn new_id(app: &App, origin: &Origin, known: &[ReleaseId]) -> ReleaseId {
     let mut seconds = newest.map_or(0, |newest| newest + 1).max(process::unix_now());
     loop {
         let id = ReleaseId::new(seconds, short);
-        let is_free = fs::symlink_metadata(app.releases().join(format!("{BUILDING}{id}"))).is_err();
+        let is_free = fs::symlink_metadata(app.release(&id)).is_err();
         if is_free && known.iter().all(|other| other.time() != id.time()) {
             return id;
         }
@@ -123,6 +124,21 @@ fn remove_repositories(directory: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Fails where a release has pointers of Git LFS in the place of files: an app would serve those.
+fn has_no_pointers(app: &App, origin: &Origin, directory: &Path, deadline: Deadline) -> Result<()> {
+    let Origin::Commit(commit) = origin else { return Ok(()) };
+    let is_pointer = |name: &String| {
+        let text = bounded::read(&directory.join(name), Links::Refused, bounded::SMALL);
+        text.is_ok_and(|text| text.starts_with(git::POINTER.as_bytes()))
+    };
+    let left: Vec<String> = git::pointers(app, commit, deadline)?.into_iter().filter(is_pointer).collect();
+    let Some(first) = left.first() else { return Ok(()) };
+    let others = if left.len() > 1 { format!(", and {} others", left.len() - 1) } else { String::new() };
+    bail!(
+        "{first} is only a pointer of Git LFS{others}: have hooks/before-build fetch what it stands for, or hooks/after-build remove it"
+    )
+}
+
 fn build(app: &App, id: &ReleaseId, directory: &Path, deadline: Deadline) -> Result<()> {
     let command = app.config.build.command.as_ref().filter(|_| app.runner() != Runner::Compose);
     let Some(command) = command else { return Ok(()) };
@@ -132,15 +148,4 @@ fn build(app: &App, id: &ReleaseId, directory: &Path, deadline: Deadline) -> Res
         .directory(directory)
         .expendable()
         .logged(&what, &app.build_log(id), deadline.within(app.config.build.timeout))
-}
-
-/// Gives a built release its name, after everything in it has reached the disk: after a power cut there is a whole
-/// release under this name or none.
-fn publish(app: &App, id: &ReleaseId, building: &Path) -> Result<()> {
-    let path = app.release(id);
-    let flushed = File::open(building).and_then(|directory| Ok(nix::unistd::syncfs(directory)?));
-    flushed
-        .and_then(|()| fs::rename(building, &path))
-        .and_then(|()| durable::sync_directory_of(&path))
-        .with_context(|| format!("cannot keep {}", path.display()))
 }

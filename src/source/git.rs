@@ -17,11 +17,13 @@ use crate::app::{App, ReleaseId};
 use crate::command::{self, Output, Run};
 use crate::deadline::Deadline;
 use crate::durable;
-use crate::outcome::{exit_of, failure, usage};
+use crate::outcome::{exit_of, failure, quote, usage};
 use crate::removal;
 
 /// How long git may take to look something up in the mirror.
 const LOCAL: Duration = Duration::from_secs(20);
+/// How a file begins that stands for one that Git LFS keeps elsewhere.
+pub const POINTER: &str = "version https://git-lfs.github.com/spec/v1";
 
 /// There is nothing of this name.
 #[derive(Debug)]
@@ -100,7 +102,9 @@ pub fn remote_head(app: &App, reference: &str, deadline: Deadline) -> Result<Opt
 
 /// Lays out the files of a commit in a directory.
 pub fn check_out(app: &App, commit: &str, directory: &Path, deadline: Deadline) -> Result<()> {
-    let index = directory.with_extension("index");
+    // By its name it goes with the next sweep, should this be killed.
+    let name = directory.file_name().unwrap_or_default().to_string_lossy();
+    let index = directory.with_file_name(format!(".index-{name}"));
     let work_tree = directory.as_os_str().to_owned();
     let words = ["--work-tree".into(), work_tree, "read-tree".into(), "--reset".into(), "-u".into(), commit.into()];
     let lay = || {
@@ -110,6 +114,27 @@ pub fn check_out(app: &App, commit: &str, directory: &Path, deadline: Deadline) 
     let laid = mending(app, deadline, lay);
     let removed = durable::remove_if_there(&index).with_context(|| format!("cannot remove {}", index.display()));
     laid.and(removed)
+}
+
+/// The files of a commit that are pointers of Git LFS: the files themselves are elsewhere.
+pub fn pointers(app: &App, commit: &str, deadline: Deadline) -> Result<Vec<String>> {
+    let found = |what: &str, places: &[&str]| -> Result<Vec<String>> {
+        let words = ["grep", "--name-only", "-z", "--fixed-strings", "-e", what, commit, "--"];
+        let ended = git(app, words.into_iter().chain(places.iter().copied()))?.finish(deadline)?;
+        let names = ended.stdout.split_terminator('\0').filter_map(|name| name.strip_prefix(commit)?.strip_prefix(':'));
+        match ended.status.code() {
+            Some(0) => Ok(names.map(str::to_owned).collect()),
+            Some(1) => Ok(Vec::new()),
+            _ => {
+                Err(anyhow!("cannot look for files of Git LFS: {}", address(app).hide(&quote(ended.stderr.lines(), 1))))
+            }
+        }
+    };
+    // To look into all files takes its time.
+    match found("filter=lfs", &[".gitattributes", "*/.gitattributes"])?.is_empty() {
+        true => Ok(Vec::new()),
+        false => found(POINTER, &[]),
+    }
 }
 
 /// Works on the mirror. When that fails although the source answers, it is tried once more, and then with a mirror made

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Error, Result};
 use nix::sys::statvfs::statvfs;
 
-use super::remove_old;
+use super::store::remove_old;
 use crate::app::App;
 use crate::outcome::{Exit, exit_of};
 use crate::output::bytes;
