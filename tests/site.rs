@@ -243,6 +243,15 @@ impl Site {
         Ran::of(&command.output().unwrap())
     }
 
+    /// What lies in releases/, in the order of the names, but for the files that tell with what each release was made.
+    pub fn releases(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.home.join("releases")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.filter(|name| !name.starts_with(".made-")).collect();
+        names.sort();
+        names
+    }
+
     /// The git repository that the app is deployed from.
     pub fn source(&self) -> PathBuf {
         self.directory.path().join("source")

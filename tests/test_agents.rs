@@ -176,12 +176,12 @@ impl Point {
 
 /// Whether a build runs.
 fn is_building(site: &Site) -> bool {
-    let building = site.home.join("releases/.building-");
-    let is_in_it = |pid: i32| {
+    let is_in_one = |pid: i32| {
         let directory = fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
-        directory.to_str().unwrap_or_default().starts_with(building.to_str().unwrap())
+        let name = directory.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        site.home.join(format!("releases/.making-{name}")).exists()
     };
-    site.processes().into_iter().any(is_in_it)
+    site.processes().into_iter().any(is_in_one)
 }
 
 /// Asserts that a deploy was interrupted, and that the old version serves.

@@ -56,8 +56,8 @@ impl Served {
         assert_eq!(self.site.run("enabled-instance", &[]).ok(), "B\n");
         let history = fs::read_to_string(self.site.home.join("logs/history.jsonl")).unwrap();
         assert!(history.lines().last().unwrap().contains(r#""outcome":"failed""#), "{history}");
-        let left: Vec<_> = fs::read_dir(self.site.home.join("releases")).unwrap().flatten().collect();
-        assert!(left.iter().all(|entry| !entry.file_name().to_str().unwrap().starts_with('.')), "{left:?}");
+        let left = self.site.releases();
+        assert!(left.iter().all(|name| !name.starts_with('.')), "{left:?}");
     }
 
     /// Deploys a good release after it, and ends the load.

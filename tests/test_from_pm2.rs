@@ -575,7 +575,7 @@ fn root_has_the_file_read_by_the_apps_user_and_lays_the_variables() {
     server.run("find /home/potados -not -user potados").is(0, "", "");
     server.run(&format!("cat {home}/env; stat -c %a {home}/env")).is(
         0,
-        "NODE_ENV=production\nTOKEN='q7 '#value'\n600\n",
+        "NODE_ENV=production\nTOKEN=\"q7 '#value\"\n600\n",
         "",
     );
     assert!(!laid.stderr.contains("#value"), "{laid:?}");

@@ -51,8 +51,8 @@ fn each_hook_runs_at_its_point_and_is_told_what_is_known() {
     assert_eq!(
         told(&site),
         [
-            format!("before-build .building-{one} i=A p={a} r={one} before= o= t=abc why="),
-            format!("after-build .building-{one} i=A p={a} r={one} before= o= t=abc why="),
+            format!("before-build {one} i=A p={a} r={one} before= o= t=abc why="),
+            format!("after-build {one} i=A p={a} r={one} before= o= t=abc why="),
             format!("before-connect {one} i=A p={a} r={one} before= o= t=abc why="),
             format!("after-deploy {one} i=A p={a} r={one} before= o=done t=abc why="),
         ]
@@ -66,8 +66,8 @@ fn each_hook_runs_at_its_point_and_is_told_what_is_known() {
     assert_eq!(
         told(&site),
         [
-            format!("before-build .building-{two} i=B p={b} r={two} before={one} o= t=abc why="),
-            format!("after-build .building-{two} i=B p={b} r={two} before={one} o= t=abc why="),
+            format!("before-build {two} i=B p={b} r={two} before={one} o= t=abc why="),
+            format!("after-build {two} i=B p={b} r={two} before={one} o= t=abc why="),
         ]
     );
     site.run("deploy", &[]).ok();
@@ -130,9 +130,8 @@ fn a_hook_that_fails_before_the_cutover_ends_the_deploy_and_loses_nothing() {
         assert_eq!(site.get("/"), first);
         assert_eq!(site.run("enabled-instance", &[]).ok(), "A\n");
         site.run("pid", &["B"]).is(1, "", "");
-        let left: Vec<_> =
-            fs::read_dir(site.home.join("releases")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert!(left.iter().all(|name| !name.to_str().unwrap().starts_with('.')), "{left:?}");
+        let left = site.releases();
+        assert!(left.iter().all(|name| !name.starts_with('.')), "{left:?}");
         fs::write(site.home.join("hooks").join(name), good).unwrap();
     }
     // With the hooks in order again the same command goes through.

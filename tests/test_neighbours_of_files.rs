@@ -131,7 +131,7 @@ fn names_of_255_bytes_and_of_no_utf_8_are_borne() {
     let home = with_release(DIRECT);
     let names: [Vec<u8>; 6] = [
         vec![b'x'; 255],
-        [b".building-".to_vec(), vec![b'y'; 245]].concat(),
+        [b".making-".to_vec(), vec![b'y'; 245]].concat(),
         "\u{e4}".repeat(127).into_bytes(),
         b"\xff\xfe-20261121T093000Z".to_vec(),
         b"20261121T093000Z-\xff".to_vec(),

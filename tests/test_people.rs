@@ -138,10 +138,7 @@ fn with_the_clock_set_back_a_new_release_is_kept_and_gone_back_to() {
     }
     site.run("deploy", &[]).ok();
     assert_eq!(site.get("/"), (200, "v2\n".to_owned()));
-    let releases: Vec<String> = fs::read_dir(site.home.join("releases"))
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let releases = site.releases();
     assert!(releases.contains(&first), "{releases:?}");
     site.run("rollback", &[]).ok();
     assert_eq!(site.get("/"), (200, "v1\n".to_owned()));

@@ -87,8 +87,7 @@ fn two_versions(deploy: &str) -> Site {
 
 /// The releases, the oldest first. Those of one second may have changed places, so their versions are looked at.
 fn releases(site: &Site) -> Vec<String> {
-    let names = fs::read_dir(site.home.join("releases")).unwrap().map(|one| one.unwrap().file_name());
-    let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+    let mut names = site.releases();
     names.sort_by_key(|name| fs::read_to_string(site.home.join("releases").join(name).join("VERSION")).unwrap());
     names
 }

@@ -28,12 +28,12 @@ fn it_prints_the_release_and_makes_each_commit_only_once() {
     ran.masked(&site).is(0, "RELEASE\n", "");
     assert_eq!(made_from(&ran), &commit[..12]);
     assert_eq!(version(&site, "A"), "v1");
-    assert_eq!(fs::read_dir(site.home.join("releases")).unwrap().count(), 1);
+    assert_eq!(site.releases().len(), 1);
 
     site.run("update-instance", &["A"]).is(0, &ran.stdout, "");
     site.run("update-instance", &["instanceB"]).is(0, &ran.stdout, "");
     assert_eq!(version(&site, "B"), "v1");
-    assert_eq!(fs::read_dir(site.home.join("releases")).unwrap().count(), 1);
+    assert_eq!(site.releases().len(), 1);
     site.run_unread("update-instance", &[]).is(0, "", "");
 }
 
@@ -121,7 +121,7 @@ fn a_release_is_made_from_a_directory_an_archive_or_a_file_as_well() {
     let broken = site.run("update-instance", &["--from", "broken.tar.gz"]);
     broken.fails(3, &["update-instance: cannot lay out ", "broken.tar.gz: tar: "]);
     assert!(site.home.join("instances/A/shop.jar").exists());
-    assert_eq!(fs::read_dir(site.home.join("releases")).unwrap().count(), 3);
+    assert_eq!(site.releases().len(), 3);
 }
 
 #[test]
@@ -166,9 +166,7 @@ fn a_build_that_fails_is_quoted_and_leaves_the_instance_as_it_was() {
     failed.fails(3, &[": exit status 1: compiling 2", " | no such symbol (all of it: "]);
     assert!(failed.stderr.starts_with("update-instance: cannot build 2"), "{failed:?}");
     assert_eq!((site.pid("A"), version(&site, "A").as_str()), (pid, "v1"));
-    let releases: Vec<_> =
-        fs::read_dir(site.home.join("releases")).unwrap().map(|one| one.unwrap().file_name()).collect();
-    assert_eq!(releases, [first.trim()]);
+    assert_eq!(site.releases(), [first.trim()]);
 }
 
 #[test]

@@ -197,3 +197,42 @@ fn every_tool_that_cuts_over_ends_with_5_when_its_way_back_fails() {
         assert_eq!(site.run("enabled-instance", &[]).ok(), "A\n");
     }
 }
+
+#[test]
+fn one_that_is_ill_and_well_by_turns_does_not_cost_the_standby_that_is_well() {
+    let server = "const fs = require('fs'), version = fs.readFileSync('VERSION', 'utf8');\n\
+        let count = 0;\n\
+        require('http').createServer((request, response) => {\n\
+        \x20 const isDirect = request.url === '/health' && !request.headers['x-forwarded-for'];\n\
+        \x20 const flips = isDirect && fs.existsSync('../../flips.' + process.env.INSTANCE);\n\
+        \x20 if (flips && count++ % 2 === 0) response.statusCode = 500;\n\
+        \x20 response.end(version);\n\
+        }).listen(process.env.PORT, '127.0.0.1');\n";
+    for tool in ["deploy", "reload"] {
+        let site = Site::unlaid(
+            Sample::Static,
+            "[run]\ncommand = \"exec node server.js\"\n[health]\npath = \"/health\"\nrestart_after = \"never\"\n\
+             [deploy]\nsoak = \"30s\"\ndrain_timeout = \"100ms\"\n",
+        );
+        fs::write(site.source().join("server.js"), server).unwrap();
+        site.commit("v1", "");
+        site.install(&[]).ok();
+        site.reconfigure("soak = \"30s\"", "soak = \"100ms\"");
+        site.run("deploy", &[]).ok();
+        site.reconfigure("soak = \"100ms\"", "soak = \"30s\"");
+        match tool {
+            "deploy" => drop(site.commit("v2", "")),
+            _ => site.write_env("COLOUR=red\n"),
+        }
+        let mut killed = site.tool(tool, &[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        eventually("it watches B", || site.status()["change"]["doing"] == "watching B");
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+        fs::write(site.home.join("flips.B"), "").unwrap();
+        site.reconfigure("soak = \"30s\"", "soak = \"100ms\"");
+        let standby = site.pid("A");
+        let ran = site.run(tool, &[]);
+        assert!(ran.code == 0 && ran.stderr.contains(&format!("{tool}: already switched: B ")), "{ran:?}");
+        assert_eq!((site.run("enabled-instance", &[]).ok().as_str(), site.pid("A")), ("B\n", standby), "{tool}");
+    }
+}

@@ -128,7 +128,7 @@ fn whole(host: &Host, point: &Point, ran: &Ran) {
     let releases = std::fs::read_dir(host.home().join("releases")).unwrap();
     let half: Vec<String> = releases
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.starts_with('.'))
+        .filter(|name| name.starts_with('.') && !name.starts_with(".made-"))
         .collect();
     assert!(half.is_empty(), "{point:?}: {half:?}");
     let containers = host.engine.docker(&["ps", "--all", "--format", "{{.Names}}"]);

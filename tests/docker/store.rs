@@ -48,6 +48,9 @@ fn restart(engine: &Engine, host: &Host, has_two: bool, options: &[&'static str]
     engine.stop_dockerd();
     for release in fs::read_dir(host.home().join("releases")).unwrap().filter(|_| !has_two) {
         let file = release.unwrap().path().join("image.json");
+        if !file.exists() {
+            continue;
+        }
         let mut image: serde_json::Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
         let digits = image["id"].as_str().unwrap().trim_start_matches("sha256:");
         image["id"] = format!("sha256:{}", digits.chars().rev().collect::<String>()).into();

@@ -82,6 +82,7 @@ pub fn run(debian: Debian, cuts: u32, seed: u64) {
 /// What looks like a release is one: every file that its commit has, with what that commit has in it.
 fn whole_releases(machine: &Machine, told: &str) {
     let script = "cd .cafeteria/releases && for release in *; do \
+        test ! -e .making-$release || continue; \
         GIT_DIR=$HOME/cafeteria-server/.git GIT_WORK_TREE=$release GIT_INDEX_FILE=/tmp/index-$$ sh -c \"git read-tree ${release#*-} && git update-index --refresh\" || exit 1; \
         done";
     let checked = machine.run_as(USER, script);

@@ -44,9 +44,9 @@ fn install(machine: &Machine) {
     same(&before, &files(machine, ""));
 
     // Nothing of it is there when something is amiss.
-    let refused = machine.run_as("admin", &format!("{unpack} && sudo mv /usr/bin/npm /usr/bin/npm.away; {install}; code=$?; sudo mv /usr/bin/npm.away /usr/bin/npm; exit $code"));
+    let refused = machine.run_as("admin", &format!("{unpack} && sudo mv /usr/bin/git /usr/bin/git.away; {install}; code=$?; sudo mv /usr/bin/git.away /usr/bin/git; exit $code"));
     assert_eq!(refused.code, 3, "{refused:?}");
-    assert!(refused.stderr.contains("install: cannot find npm, which command in [build] begins with"), "{refused:?}");
+    assert!(refused.stderr.contains("install: cannot find git"), "{refused:?}");
     // Somebody else's units are left alone.
     let theirs = "/etc/systemd/system/cafeteria@.service";
     machine.run(&format!("printf '[Service]\\nExecStart=/bin/true\\n' >{theirs}")).ok();

@@ -538,7 +538,10 @@ impl State {
         let releases = fs::read_dir(site.home.join("releases")).unwrap();
         State {
             links: links.iter().map(|link| fs::read_link(site.home.join(link)).ok()).collect(),
-            releases: releases.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect(),
+            releases: releases
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .filter(|name| !name.starts_with(".made-"))
+                .collect(),
             supervises: supervises(site).to_vec(),
         }
     }
@@ -608,7 +611,8 @@ pub fn whole_releases(site: &Site) -> Result<(), String> {
     let app = fs::metadata(site.source().join("app")).unwrap().len();
     for entry in fs::read_dir(site.home.join("releases")).unwrap() {
         let path = entry.unwrap().path();
-        if path.file_name().unwrap().to_str().unwrap().starts_with('.') {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if name.starts_with('.') || path.with_file_name(format!(".making-{name}")).exists() {
             continue;
         }
         let size = |name: &str| fs::metadata(path.join(name)).map_or(0, |meta| meta.len());
