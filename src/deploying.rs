@@ -341,7 +341,7 @@ fn tell_of_drain(app: &App, turn: &Turn, instance: &Instance) -> Result<()> {
     if left > 0 {
         let patience = output::span(patience);
         turn.say(format_args!(
-            "{instance} has {left} connections, which may go on for up to {patience} (drain_timeout)"
+            "connections of {instance} that are open: {left}; they have up to {patience} (drain_timeout)"
         ));
     }
     Ok(())

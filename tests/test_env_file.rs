@@ -200,3 +200,18 @@ fn programs_are_looked_for_in_the_path_of_the_env_file() {
     site.run("deploy", &[]).ok();
     assert_eq!(site.get("/").1, "v1\n");
 }
+
+#[test]
+fn an_env_file_that_is_named_is_laid_by_the_first_install_and_must_be_there_afterwards() {
+    let site =
+        Site::unlaid(Sample::Static, &format!("[run]\ncommand = \"exec ./app\"\nenv_file = \"secrets\"\n{BRISK}"));
+    site.install(&[]).ok();
+    site.run("deploy", &[]).ok();
+    fs::remove_file(site.home.join("secrets")).unwrap();
+    site.commit("v2", "");
+    site.run("deploy", &[]).fails(2, &["it is named by env_file in [run]"]);
+    assert_eq!(site.get("/").1, "v1\n");
+    site.install(&[]).ok();
+    site.run("deploy", &[]).ok();
+    assert_eq!(site.get("/").1, "v2\n");
+}

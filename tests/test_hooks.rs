@@ -238,3 +238,25 @@ fn a_hook_may_use_the_tools_once_the_deploy_is_over() {
     site.run("deploy", &[]).ok();
     assert_eq!(site.get("/").1, "v1\n");
 }
+
+#[test]
+fn a_hook_may_deploy_and_what_it_leaves_running_is_not_of_the_instance() {
+    let site = Site::new(Sample::Static, BRISK).with_standby();
+    let home = site.home.display().to_string();
+    // What a hook is told, the instance and its port among it, is what the instance's own programs are told too.
+    hook(&site, "before-connect", &format!("sleep 60 & echo $! >'{home}/left'"));
+    hook(&site, "on-failure", &format!("'{home}/bin/deploy' --ref good && touch '{home}/hooked'"));
+    site.commit("v3", "");
+    site.git(&["tag", "good"]);
+    site.commit("v4", "exit");
+    site.run("deploy", &[]).fails(3, &["cannot start A"]);
+    assert!(site.home.join("hooked").exists(), "the hook's own deploy was killed");
+    assert_eq!(site.get("/").1, "v3\n");
+    let left = fs::read_to_string(site.home.join("left")).unwrap();
+    let is_there = || Path::new("/proc").join(left.trim()).exists();
+    assert!(is_there());
+    site.run("stop-instance", &["--force", "A"]).ok();
+    site.run("start-instance", &["A"]).ok();
+    assert!(is_there(), "what a hook has left running was taken for a part of the instance");
+    site.shell(&format!("kill {}", left.trim())).ok();
+}

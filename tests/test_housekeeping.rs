@@ -108,8 +108,12 @@ fn files_of_somebody_else_are_left_and_told_once() {
 fn immutable_files_of_a_failed_build_are_left_and_told_once() {
     let Some(site) = site("! grep -q bad VERSION", "") else { return };
     deploy(&site, "v1").ok();
-    let building = site.home.join("releases/.building-20261121T093000Z-abcdef123456");
+    let half = "20261121T093000Z-abcdef123456";
+    let building = site.home.join("releases").join(half);
+    let mark = site.home.join(format!("releases/.making-{half}"));
     fs::create_dir(&building).unwrap();
+    fs::write(&mark, "").unwrap();
+    chown(&mark);
     let file = building.join("immutable");
     fs::write(&file, "").unwrap();
     chown(&building);
@@ -121,7 +125,7 @@ fn immutable_files_of_a_failed_build_are_left_and_told_once() {
         return;
     }
     let failed = deploy(&site, "bad");
-    let moved = site.home.join("releases/.left-building-20261121T093000Z-abcdef123456/immutable");
+    let moved = site.home.join("releases/.left-removed-20261121T093000Z-abcdef123456/immutable");
     let again = deploy(&site, "v2");
     let names = left(&site);
     assert!(chattr("-i", &moved), "{failed:?}, {again:?}, {names:?}");
@@ -130,4 +134,5 @@ fn immutable_files_of_a_failed_build_are_left_and_told_once() {
     assert!(!again.stderr.contains("cannot"), "{again:?}");
     again.ok();
     assert_eq!(site.get("/"), (200, "v2\n".to_owned()));
+    assert!(!mark.exists() && !building.exists(), "what was left of it looks like a release");
 }

@@ -60,7 +60,7 @@ fn a_drain_and_a_hook_are_told_as_they_begin() {
     drop(held);
     assert_eq!(ran.code, 0, "{ran:?}");
     for line in [
-        "deploy: A has 1 connections, which may go on for up to 3.0 s (drain_timeout)\n",
+        "deploy: connections of A that are open: 1; they have up to 3.0 s (drain_timeout)\n",
         "deploy: running hooks/before-connect\n",
     ] {
         assert!(ran.stderr.contains(line), "{line:?} is not in {ran:?}");

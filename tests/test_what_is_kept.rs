@@ -93,7 +93,7 @@ fn a_pointer_of_git_lfs_is_no_file_and_is_named() {
     let ran = site.run("deploy", &[]);
     ran.fails(
         3,
-        &["cannot build ", "web/images/a.png is only a pointer of Git LFS, and 1 others", "hooks/before-build"],
+        &["cannot build ", "web/images/a.png is only a pointer of Git LFS and so is 1 other: ", "hooks/before-build"],
     );
     assert_eq!(site.get("/").1, "v1\n");
     // Whoever fetches them, or has no use for them, may deploy.

@@ -20,9 +20,9 @@ use crate::removal;
 /// How far a clock may be set back, in seconds, for the order of releases to stay that of their making.
 const STEP_BACK: u64 = 60 * 60;
 
-/// Makes a release, or finds the one already made from the same commit or content with the same, unless it is to be made `again`. Only to be called under the deploy lock.
-/// `about` is what the hooks are told; the release is written into it. When the disk is full, old releases make room, and
-/// it is tried once more.
+/// Makes a release. One that was made before from the same commit or content, by what builds are configured to be now, is taken
+/// instead, unless it is to be made `again`. Only to be called under the deploy lock. `about` is what the hooks are told; the
+/// release is written into it. When the disk is full, old releases make room, and it is tried once more.
 pub fn make(app: &App, origin: &Origin, again: bool, about: &mut About, deadline: Deadline) -> Result<ReleaseId> {
     with_room(app, || make_once(app, origin, again, about, deadline))
 }
@@ -133,10 +133,13 @@ fn has_no_pointers(app: &App, origin: &Origin, directory: &Path, deadline: Deadl
     };
     let left: Vec<String> = git::pointers(app, commit, deadline)?.into_iter().filter(is_pointer).collect();
     let Some(first) = left.first() else { return Ok(()) };
-    let others = if left.len() > 1 { format!(", and {} others", left.len() - 1) } else { String::new() };
-    bail!(
-        "{first} is only a pointer of Git LFS{others}: have hooks/before-build fetch what it stands for, or hooks/after-build remove it"
-    )
+    let others = match left.len() {
+        1 => String::new(),
+        2 => " and so is 1 other".to_owned(),
+        count => format!(" and so are {} others", count - 1),
+    };
+    let remedy = "have hooks/before-build fetch what it stands for, or hooks/after-build remove it";
+    bail!("{first} is only a pointer of Git LFS{others}: {remedy}")
 }
 
 fn build(app: &App, id: &ReleaseId, directory: &Path, deadline: Deadline) -> Result<()> {
