@@ -160,6 +160,26 @@ fn what_both_instances_have_is_no_fault_of_theirs_and_is_told_once() {
     }
 }
 
+/// What was asked before the end of a trouble may be answered, or not, after it.
+#[test]
+fn a_trouble_of_both_that_ends_for_one_a_moment_earlier_costs_no_restart() {
+    let site = site("node server.js", "", "");
+    let pids = [site.pid("A"), site.pid("B")];
+    let is_told = |instance: &str, times: usize| {
+        log(&site, instance).iter().filter(|line| line.contains(": it is not restarted")).count() == times
+    };
+    for round in 1..=5 {
+        fs::write(site.home.join("slow"), "").unwrap();
+        eventually("both say so", || is_told("A", round) && is_told("B", round));
+        // Somewhere between two questions.
+        thread::sleep(Duration::from_millis(700 * u64::try_from(round).unwrap()));
+        fs::remove_file(site.home.join("slow")).unwrap();
+        eventually("it serves again", || site.get("/") == (200, "v2\n".to_owned()));
+        thread::sleep(PATIENCE);
+        assert_eq!([site.pid("A"), site.pid("B")], pids, "round {round}: {:?} {:?}", log(&site, "A"), log(&site, "B"));
+    }
+}
+
 #[test]
 fn a_standby_that_hangs_is_started_again_too() {
     let site = site("node server.js", "", "");

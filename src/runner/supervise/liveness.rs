@@ -46,14 +46,17 @@ struct Watched {
     well_at: Option<Instant>,
     /// How often it was not since.
     failures: u32,
-    /// What was wrong last.
+    /// What was wrong last, and when that was asked.
     seen: String,
+    seen_at: Instant,
     /// What is being asked of it, and of the other instance.
     own: Option<Question>,
     others: Option<Question>,
     /// When it, and the other instance, is asked next.
     next: Instant,
     next_of_other: Instant,
+    /// When another process, or the other instance, was first seen well while this one was not; None: not yet.
+    well_elsewhere_at: Option<Instant>,
     /// Until when it has time to become well again that was ended for its health; None: it was not, or is well.
     recovers_until: Option<Instant>,
     /// When it may be ended for that again, and how long the next time is from there.
@@ -65,6 +68,7 @@ struct Watched {
 
 /// A question that a thread asks, whose answer comes on a pipe; empty: all is well.
 struct Question {
+    asked_at: Instant,
     answer: PipeReader,
     text: Vec<u8>,
 }
@@ -96,24 +100,26 @@ impl Liveness {
         for at in 0..self.watched.len() {
             let is_one_recovering = self.watched.iter().any(Watched::is_recovering);
             // What keeps one process from answering and another not is no matter of what both need.
-            let is_one_well = self.watched.iter().any(Watched::is_well);
+            let is_one_well = self.watched.iter().enumerate().any(|(of, other)| of != at && other.is_well());
             let Some(watched) = self.watched.get_mut(at) else { break };
             let Some(member) = members.iter_mut().find(|member| member.who == watched.who) else { continue };
             has_heard |= watched.hear(&self.app);
             watched.ask(&self.app, instance, member, patience);
-            let is_due = watched.due(&self.app, patience).is_some_and(|due| due <= Instant::now());
-            if !is_due {
-                watched.others = None;
+            let now = Instant::now();
+            let due = watched.due(&self.app, patience).filter(|due| *due <= now + lead(patience));
+            let Some(due) = due.filter(|_| !is_one_recovering) else {
+                (watched.others, watched.well_elsewhere_at) = (None, None);
+                watched.next_of_other = if is_one_recovering { now + LOOK_AT_ILL } else { watched.next_of_other };
                 continue;
+            };
+            if is_one_well {
+                watched.well_elsewhere_at.get_or_insert(now);
             }
-            if is_one_recovering {
-                (watched.others, watched.next_of_other) = (None, Instant::now() + LOOK_AT_ILL);
-                continue;
-            }
-            let is_shared = if is_one_well { Some(String::new()) } else { watched.is_other_ill(&self.app, instance) };
-            match is_shared {
-                Some(seen) if seen.is_empty() => watched.restart(&self.app, member, output),
-                Some(seen) if !watched.has_said => {
+            match watched.look_elsewhere(&self.app, instance) {
+                _ if now < due || watched.failures < LEAST_FAILURES => {}
+                // What all had may just have ended: it counts what this one is asked after that.
+                Some(Ok(well_at)) if watched.seen_at > well_at => watched.restart(&self.app, member, output),
+                Some(Err(seen)) if !watched.has_said => {
                     watched.has_said = true;
                     let (own, other) = (&watched.seen, self.app.other(instance));
                     output.say_of(
@@ -154,10 +160,12 @@ impl Watched {
             well_at: None,
             failures: 0,
             seen: String::new(),
+            seen_at: now,
             own: None,
             others: None,
             next: now + LOOK_AT_ILL,
             next_of_other: now,
+            well_elsewhere_at: None,
             recovers_until: None,
             not_before: None,
             pause: None,
@@ -186,29 +194,33 @@ impl Watched {
     /// has as long as any start.
     fn due(&self, app: &App, patience: Duration) -> Option<Instant> {
         let ill_since = self.well_at.or(self.since.map(|since| since + app.config.health.timeout))?;
-        let due = self.since.and(Some(ill_since + patience)).filter(|_| self.failures >= LEAST_FAILURES);
+        let due = self.since.and(Some(ill_since + patience)).filter(|_| self.failures > 0);
         due.map(|due| self.not_before.map_or(due, |not_before| not_before.max(due)))
     }
 
     fn next_moment(&self, app: &App, patience: Duration) -> Option<Instant> {
         let to_ask = self.since.filter(|_| self.own.is_none()).map(|_| self.next);
-        let to_decide = self.due(app, patience).filter(|_| self.others.is_none());
-        // What is due and waits, for another process or for the other instance, is looked at again.
-        let to_decide = to_decide.map(|due| due.max(self.next_of_other));
-        to_ask.into_iter().chain(to_decide).min()
+        let due = self.due(app, patience);
+        // What waits, for another process or for the other instance, is looked at again.
+        let to_look = due.filter(|_| self.others.is_none() && self.well_elsewhere_at.is_none());
+        let to_look = to_look.map(|due| due.checked_sub(lead(patience)).unwrap_or(due).max(self.next_of_other));
+        let to_decide = due.filter(|due| *due > Instant::now());
+        to_ask.into_iter().chain(to_look).chain(to_decide).min()
     }
 
     /// Reads the answer to what it was asked. False: it is not there yet.
     fn hear(&mut self, app: &App) -> bool {
-        let Some(seen) = answer_to(&mut self.own) else { return false };
+        let Some((seen, asked_at)) = answer_to(&mut self.own) else { return false };
         let now = Instant::now();
         let ill = pause_within(LOOK_AT_ILL, app);
         if !seen.is_empty() {
-            (self.failures, self.seen, self.next) = (self.failures.saturating_add(1), seen, now + ill);
+            (self.seen, self.seen_at) = (seen, asked_at);
+            (self.failures, self.next) = (self.failures.saturating_add(1), now + ill);
             return true;
         }
         (self.well_at, self.failures, self.next) = (Some(now), 0, now + pause_within(LOOK, app));
-        (self.recovers_until, self.has_said, self.others) = (None, false, None);
+        (self.recovers_until, self.has_said) = (None, false);
+        (self.others, self.well_elsewhere_at) = (None, None);
         // It has been well for so long that the next time is the first one again.
         let is_well_for = self.since.map(|since| now.saturating_duration_since(since));
         if is_well_for.zip(self.pause).is_some_and(|(time, pause)| time > pause) {
@@ -224,17 +236,22 @@ impl Watched {
             return;
         }
         let Some(port) = member.port(instance) else { return };
-        let (app, patience) = (Arc::clone(app), CHECK.min(patience / 3));
+        let (app, patience) = (Arc::clone(app), patience_of_check(patience));
         self.own = Question::ask(move || answers_at(&app, port, patience).err().unwrap_or_default());
         self.next = now + LOOK_AT_ILL;
     }
 
-    /// What is wrong with the other instance in the same way, empty when nothing is; None: that is not known yet.
-    fn is_other_ill(&mut self, app: &Arc<App>, instance: &Instance) -> Option<String> {
+    /// When it was first seen that what this one has is not everywhere; Err: what is wrong with the other instance in the same way;
+    /// None: that is not known yet.
+    fn look_elsewhere(&mut self, app: &Arc<App>, instance: &Instance) -> Option<Result<Instant, String>> {
+        if let Some(well_at) = self.well_elsewhere_at {
+            return Some(Ok(well_at));
+        }
         let now = Instant::now();
-        if let Some(seen) = answer_to(&mut self.others) {
+        if let Some((seen, _)) = answer_to(&mut self.others) {
             self.next_of_other = now + LOOK;
-            return Some(seen);
+            self.well_elsewhere_at = seen.is_empty().then_some(now);
+            return Some(self.well_elsewhere_at.ok_or(seen));
         }
         if self.others.is_none() && now >= self.next_of_other {
             let (app, instance, refuses) = (Arc::clone(app), instance.clone(), self.seen.contains(REFUSED));
@@ -271,6 +288,16 @@ impl Watched {
     }
 }
 
+/// How long one answer may take, where a process is to be ended after so much.
+fn patience_of_check(patience: Duration) -> Duration {
+    CHECK.min(patience / 3)
+}
+
+/// How long before a process is ended it is looked elsewhere: it is asked once more from its beginning to its end in that time.
+fn lead(patience: Duration) -> Duration {
+    2 * patience_of_check(patience) + LOOK_AT_ILL
+}
+
 /// How long to the next question, where a process is to be ended after less.
 fn pause_within(usual: Duration, app: &App) -> Duration {
     app.config.health.restart_after.map_or(usual, |patience| usual.min(patience / 4))
@@ -279,16 +306,17 @@ fn pause_within(usual: Duration, app: &App) -> Duration {
 impl Question {
     /// Has a thread ask; None: there can be no more threads, and it is asked another time.
     fn ask(question: impl FnOnce() -> String + Send + 'static) -> Option<Question> {
-        answer_of(question).ok().map(|answer| Question { answer, text: Vec::new() })
+        let asked_at = Instant::now();
+        answer_of(question).ok().map(|answer| Question { asked_at, answer, text: Vec::new() })
     }
 }
 
-/// The answer to a question, which is none any more then; None: there is no question, or no answer yet.
-fn answer_to(asked: &mut Option<Question>) -> Option<String> {
+/// The answer to a question, which is none any more then, and when it was asked; None: there is no question, or no answer yet.
+fn answer_to(asked: &mut Option<Question>) -> Option<(String, Instant)> {
     let question = asked.as_mut()?;
     match question.answer.read_to_end(&mut question.text) {
         Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
         _ => {}
     }
-    asked.take().map(|question| String::from_utf8_lossy(&question.text).into_owned())
+    asked.take().map(|question| (String::from_utf8_lossy(&question.text).into_owned(), question.asked_at))
 }
