@@ -10,7 +10,7 @@ mod traffic;
 mod workers;
 
 pub use confirm::{Answer, closed_directory};
-pub use marks::{tell_count, tell_free_slot};
+pub use marks::{come_back, is_away, leave, tell_count, tell_free_slot};
 pub use parse::Server;
 pub use program::{Laid, Nginx};
 pub use render::{Build, Files, Refuses, Version, conf_dir, files, instance_file};
@@ -87,6 +87,8 @@ pub fn switch(app: &App, target: &Instance) -> Result<()> {
     let link = app.enabled_link();
     let cannot = || format!("cannot connect {target}");
     let before = enabled(app)?;
+    // Its unit may have been stopped while it was enabled, and it was started by something else.
+    marks::come_back(app, target)?;
     if before != Some(target) {
         durable::turn_link(&link, target.name())
             .map_err(|error| anyhow!("{}: cannot turn {}: {error}{}", cannot(), link.display(), remedy(app, &error)))?;

@@ -31,6 +31,7 @@ timeout = "15m"
 command = "npm start -- --port=$PORT"
 env_file = "env"
 stop_signal = "SIGTERM"
+stop_signal_to = "main"
 stop_timeout = "30s"
 [health]
 path = "/"
@@ -42,6 +43,7 @@ listen = ["80"]
 server_name = "_"
 status_port = 24000
 failover = true
+sticky = false
 conf_dir = "/etc/nginx/conf.d"
 own = false
 [deploy]

@@ -179,6 +179,17 @@ fn connections_to_the_app_are_kept_as_configured() {
 }
 
 #[test]
+fn sticky_is_refused_where_nginx_cannot_divide_clients_and_nothing_is_changed() {
+    let build = ("1.22.1", "--without-http_split_clients_module", "split_clients");
+    let Some(server) = deployed_on(build) else { return };
+    let sticky = with_push() + "[nginx]\nsticky = true\n";
+    fs::write(server.config(), sticky).unwrap();
+    server.install("").fails(2, &["sticky", "this nginx was built without its split_clients module"]);
+    assert_eq!(server.served(), "v1\n");
+    assert_eq!(count(&server, "split_clients"), 0);
+}
+
+#[test]
 fn files_that_were_rendered_for_another_nginx_are_rendered_anew() {
     let Some(server) = deployed_on(FULL) else { return };
     for build in BUILDS {

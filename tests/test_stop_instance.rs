@@ -94,6 +94,61 @@ fn the_configured_signal_is_what_asks_the_app_to_end() {
     assert!(said.contains("asked politely\n") && said.ends_with("supervise: stopped\n"), "{said}");
 }
 
+/// A pool: its jobs are in processes that end when they are asked, and the main one waits for them.
+const POOL: &str = "\
+import http.server, os, signal, sys, threading, time
+pids = []
+for job in range(2):
+    pid = os.fork()
+    if pid == 0:
+        open(f'{sys.argv[1]}.begun.{job}', 'w').close()
+        time.sleep(2)
+        open(f'{sys.argv[1]}.done.{job}', 'w').close()
+        os._exit(0)
+    pids.append(pid)
+if 'WORKER' not in os.environ:
+    server = http.server.HTTPServer(('127.0.0.1', int(os.environ['PORT'])), http.server.SimpleHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+def finish(*_):
+    for pid in pids:
+        os.waitpid(pid, 0)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, finish)
+while True:
+    signal.pause()
+";
+
+#[test]
+fn a_pool_finishes_its_jobs_where_only_its_main_process_is_asked_to_end() {
+    for (run, worker, [of_app, of_worker]) in
+        [("", "", [0, 0]), ("main", "", [2, 2]), ("group", "main", [0, 2]), ("main", "group", [2, 0])]
+    {
+        let key = |to: &str| if to.is_empty() { String::new() } else { format!("stop_signal_to = {to:?}\n") };
+        let (of_run, to_worker) = (key(run), key(worker));
+        let site = Site::unlaid(
+            Sample::Static,
+            &format!(
+                "[run]\ncommand = \"exec python3 pool.py ../../app\"\n{of_run}stop_timeout = \"20s\"\n\
+                 [[worker]]\nname = \"jobs\"\ncommand = \"exec python3 pool.py ../../worker\"\n{to_worker}{BRISK}"
+            ),
+        );
+        fs::write(site.source().join("pool.py"), POOL).unwrap();
+        site.commit("v1", "");
+        site.install(&[]).ok();
+        site.run("deploy", &[]).ok();
+        let count = |what: &str| {
+            let names = fs::read_dir(&site.home).unwrap().flatten().map(|entry| entry.file_name());
+            names.filter(|name| name.to_str().unwrap().starts_with(what)).count()
+        };
+        eventually("the jobs have begun", || count("app.begun") == 2 && count("worker.begun") == 2);
+        let begun = Instant::now();
+        site.run("stop-instance", &["A", "--force"]).ok();
+        assert!(begun.elapsed() < Duration::from_secs(15), "{run} {worker}: nobody is killed");
+        assert_eq!([count("app.done"), count("worker.done")], [of_app, of_worker], "{run} {worker}");
+        assert!(site.processes().iter().all(|one| !format!("{one:?}").contains("pool.py")), "{run} {worker}");
+    }
+}
+
 #[test]
 fn what_it_did_not_start_it_does_not_stop() {
     let site = Site::new(Sample::Static, BRISK);

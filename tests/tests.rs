@@ -99,6 +99,7 @@ mod test_stand_in;
 mod test_start_instance;
 mod test_status;
 mod test_status_watch;
+mod test_sticky;
 mod test_stop_instance;
 mod test_supervise;
 mod test_switch;

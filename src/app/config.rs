@@ -168,6 +168,9 @@ pub struct Run {
     /// What asks the app to end.
     #[serde(default = "default_stop_signal", deserialize_with = "signal")]
     pub stop_signal: nix::sys::signal::Signal,
+    /// Who gets it.
+    #[serde(default)]
+    pub stop_signal_to: StopSignalTo,
     /// How long it may take to end before it is killed.
     #[serde(default = "default_stop_timeout", deserialize_with = "duration")]
     pub stop_timeout: Duration,
@@ -183,6 +186,17 @@ pub struct Run {
     /// How readily the processes give way to others, from -20 to 19; None: as usual.
     #[serde(default, deserialize_with = "nice")]
     pub nice: Option<i32>,
+}
+
+/// Which processes of a program are asked to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StopSignalTo {
+    /// All of them.
+    #[default]
+    Group,
+    /// The first one, which has the others end.
+    Main,
 }
 
 /// How many processes an instance has.
@@ -247,6 +261,9 @@ pub struct Worker {
     /// Whether the new release's begin before the old one's have ended.
     #[serde(default)]
     pub overlap: bool,
+    /// Who is asked to end; None: as `[run]` says.
+    #[serde(default)]
+    pub stop_signal_to: Option<StopSignalTo>,
     /// How much memory one with all its children may hold, in bytes, before it is started again; None: any.
     #[serde(default, deserialize_with = "size")]
     pub max_memory: Option<u64>,
@@ -297,6 +314,8 @@ pub struct Nginx {
     pub status_port: Port,
     /// Whether the standby answers when the enabled instance does not.
     pub failover: bool,
+    /// Whether each client, by its address, gets one of several processes as long as that one answers.
+    pub sticky: bool,
     /// How many idle connections to an instance each of nginx's workers keeps; 0: none.
     #[serde(deserialize_with = "keepalive")]
     pub keepalive: u16,

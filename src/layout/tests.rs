@@ -139,6 +139,7 @@ fn names(app: &App) -> BTreeSet<String> {
         keeps: true,
         refuses: nginx::Refuses::default(),
         takes_addresses: true,
+        splits: true,
     };
     let files = nginx::files(app, build, &BTreeSet::new(), "127.0.0.1:9").unwrap();
     let mut found: BTreeSet<String> = files.paths().map(|path| format!("file {}", path.display())).collect();

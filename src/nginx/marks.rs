@@ -16,6 +16,8 @@ use crate::durable;
 
 /// The numbers of processes that nginx knows at the least.
 const LEAST_KNOWN: usize = 4;
+/// The name of the mark that there are none.
+const AWAY: &str = "0.processes";
 
 /// What a mark says: its name does. One that comes later in this order counts more where both are there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,6 +26,8 @@ pub enum Mark {
     Processes(usize),
     /// There are so many, and of one slot more than that this one is free.
     Without { count: usize, free: usize },
+    /// They are about to end, and the other instance has their requests.
+    Away,
 }
 
 impl Mark {
@@ -31,6 +35,7 @@ impl Mark {
     pub fn count(self) -> usize {
         match self {
             Mark::Processes(count) | Mark::Without { count, .. } => count,
+            Mark::Away => 0,
         }
     }
 
@@ -39,11 +44,15 @@ impl Mark {
         match self {
             Mark::Processes(count) => (0..count).collect(),
             Mark::Without { count, free } => (0..=count).filter(|slot| *slot != free).collect(),
+            Mark::Away => Vec::new(),
         }
     }
 
     /// What a file of this name says; None: it is no mark.
     fn read(name: &str) -> Option<Mark> {
+        if name == AWAY {
+            return Some(Mark::Away);
+        }
         let (count, what) = name.split_once('.')?;
         let count = count.parse().ok().filter(|count| (1..=Processes::MOST as usize).contains(count))?;
         let mark = match what.strip_prefix("without.") {
@@ -59,6 +68,7 @@ impl fmt::Display for Mark {
         match self {
             Mark::Processes(count) => write!(f, "{count}.processes"),
             Mark::Without { count, free } => write!(f, "{count}.without.{free}"),
+            Mark::Away => f.write_str(AWAY),
         }
     }
 }
@@ -76,6 +86,7 @@ pub fn known(app: &App, others: &BTreeSet<u16>) -> BTreeSet<Mark> {
     let most = (count..most).find(|slot| is_others(*slot)).unwrap_or(most);
     let mut known: BTreeSet<Mark> = (2..=most).map(Mark::Processes).collect();
     known.extend(of_count(count, app.config.slots()));
+    known.extend(app.config.nginx.failover.then_some(Mark::Away));
     known.extend(gone_by(app));
     known
 }
@@ -111,13 +122,32 @@ pub fn tell_free_slot(app: &App, instance: &Instance, free: usize) -> Result<()>
     tell(&app.marks(instance), &wanted.into_iter().flatten().collect::<Vec<Mark>>())
 }
 
+/// Has nginx send an instance's requests to the other one, from this moment on.
+pub fn leave(app: &App, instance: &Instance) -> Result<()> {
+    lay(&app.marks(instance).join(AWAY))
+}
+
+/// Has nginx send an instance's requests to that one again.
+pub fn come_back(app: &App, instance: &Instance) -> Result<()> {
+    let path = app.marks(instance).join(AWAY);
+    durable::remove_if_there(&path).with_context(|| format!("cannot remove {}", path.display()))
+}
+
+/// Whether nginx sends them to the other one.
+pub fn is_away(app: &App, instance: &Instance) -> bool {
+    app.marks(instance).join(AWAY).exists()
+}
+
+fn lay(path: &Path) -> Result<()> {
+    let laid = fs::OpenOptions::new().write(true).create(true).truncate(false).open(path);
+    laid.map(drop).with_context(|| format!("cannot lay {}", path.display()))
+}
+
 /// Lays these marks, and takes the others away after that: in between both are there, and nginx goes by either.
 fn tell(directory: &Path, wanted: &[Mark]) -> Result<()> {
     let wanted: Vec<String> = wanted.iter().map(Mark::to_string).collect();
     for name in &wanted {
-        let path = directory.join(name);
-        let laid = fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path);
-        laid.with_context(|| format!("cannot lay {}", path.display()))?;
+        lay(&directory.join(name))?;
     }
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -125,8 +155,8 @@ fn tell(directory: &Path, wanted: &[Mark]) -> Result<()> {
     };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        // No instance's name has a dot, nor has its own mark.
-        if name.contains('.') && !wanted.contains(&name) {
+        // No instance's name has a dot, nor has its own mark. What is away comes back when it is healthy.
+        if name.contains('.') && name != AWAY && !wanted.contains(&name) {
             let path = entry.path();
             durable::remove_if_there(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }

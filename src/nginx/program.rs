@@ -77,6 +77,7 @@ impl Nginx {
                 let version = Version(major, minor, patch);
                 Ok(Build {
                     version,
+                    splits: !lacks("split_clients"),
                     counts: said.contains("--with-http_stub_status_module"),
                     limits: !lacks("limit_req"),
                     keeps: !lacks("upstream_keepalive") && version >= KEEPS_FOR_A_TIME_SINCE,

@@ -23,6 +23,8 @@ pub struct Version(pub u32, pub u32, pub u32);
 pub struct Build {
     /// Its version.
     pub version: Version,
+    /// Whether it can divide clients among processes (`--without-http_split_clients_module` leaves that out).
+    pub splits: bool,
     /// Whether it was built to count requests (`--with-http_stub_status_module`).
     pub counts: bool,
     /// Whether it can limit how many requests come (`--without-http_limit_req_module` leaves that out, as Debian's nginx-light
@@ -158,6 +160,9 @@ fn includes(app: &App) -> PathBuf {
 ///
 /// `others` are the ports of other apps: nothing of this app's leads there. `push_upstream` is what webhooks are passed to.
 pub fn files(app: &App, build: Build, others: &BTreeSet<u16>, push_upstream: &str) -> Result<Files> {
+    if app.config.nginx.sticky && !build.splits {
+        return Err(usage("cannot render sticky: this nginx was built without its split_clients module".to_owned()));
+    }
     let includes = includes(app);
     let values = Values::of(app, &includes, build, others, push_upstream)?;
     let push = match app.config.webhook() {
@@ -213,6 +218,7 @@ impl Values {
             ("push_upstream", push_upstream.to_owned()),
             ("open", build.refuses.lifted()),
             ("trusted", trusted(app, build)),
+            ("clients", clients(app, &known)),
             ("real_ip", real_ip(app, build)),
             ("proto", told(app, "$scheme", "proto")),
             ("host", told(app, &format!("$host${}_port", variable(app)), "host")),
@@ -254,23 +260,36 @@ fn variable(app: &App) -> String {
     format!("cutover_{}", app.name().replace('-', "_"))
 }
 
-/// What follows an instance's name in its upstream's.
-fn suffix(mark: Option<Mark>) -> String {
-    mark.map_or_else(String::new, |mark| format!(".{mark}"))
+/// How many ports of an instance requests may need while it has these processes: those that it has, and one that is free while
+/// processes are replaced.
+fn reach(known: &BTreeSet<Mark>, count: usize) -> usize {
+    let is_replaced = known.iter().any(|mark| matches!(mark, Mark::Without { .. }) && mark.count() == count);
+    count + usize::from(is_replaced)
 }
 
-/// An upstream for each mark of each instance, and one for no mark.
+/// The upstreams of both instances: one for no mark and one for each; or, where clients stick, one for each process.
 fn upstreams(app: &App, known: &BTreeSet<Mark>, build: Build) -> String {
     let keepalive = keepalive(&app.config.nginx, build);
+    // What follows the instance's name, the ports of the processes, and how many ports it may be in all.
+    let one = (String::new(), vec![0], reach(known, 1));
+    let processes = known.iter().filter(|mark| **mark != Mark::Away);
+    let several: Vec<(String, Vec<usize>, usize)> = match app.config.nginx.sticky {
+        true => {
+            let counts: BTreeSet<usize> = processes.map(|mark| mark.count()).collect();
+            let of_count = |count| {
+                let reach = reach(known, count);
+                (0..reach).map(move |slot| (format!(".{count}.{slot}"), vec![slot], reach))
+            };
+            counts.into_iter().flat_map(of_count).collect()
+        }
+        false => processes.map(|mark| (format!(".{mark}"), mark.slots(), reach(known, mark.count()))).collect(),
+    };
     let server = |instance: &Instance, slot: usize, more: &str| {
         // There are no processes for which there are no ports.
         instance.port_of(slot).map(|port| format!("    server 127.0.0.1:{port} max_fails=0{more};\n"))
     };
     let mut text = String::new();
-    for mark in std::iter::once(None).chain(known.iter().copied().map(Some)) {
-        let (count, slots) = mark.map_or((1, vec![0]), |mark| (mark.count(), mark.slots()));
-        let is_replaced = known.iter().any(|mark| matches!(mark, Mark::Without { .. }) && mark.count() == count);
-        let reach = count + usize::from(is_replaced);
+    for (suffix, slots, reach) in std::iter::once(one).chain(several) {
         let free = (0..reach).filter(|slot| !slots.contains(slot));
         for instance in &app.config.instances {
             let servers: String = slots.iter().filter_map(|slot| server(instance, *slot, "")).collect();
@@ -282,12 +301,50 @@ fn upstreams(app: &App, known: &BTreeSet<Mark>, build: Build) -> String {
             let backups: String = (0..reach).filter_map(|slot| server(other, slot, " backup")).collect();
             let backups =
                 if app.config.nginx.failover { backups } else { "    # No fallback: failover = false.\n".to_owned() };
-            let suffix = suffix(mark);
             text += &format!("upstream {}_{instance}{suffix} {{\n{servers}{replaced}{backups}", app.name());
             text += &format!("{keepalive}}}\n\n");
         }
     }
+    if known.contains(&Mark::Away) {
+        let (count, reach) = (app.config.processes(), reach(known, app.config.processes()));
+        for instance in &app.config.instances {
+            let other = app.other(instance);
+            let others: String = (0..count).filter_map(|slot| server(other, slot, "")).collect();
+            let own: String = (0..reach).filter_map(|slot| server(instance, slot, " backup")).collect();
+            text += &format!("upstream {}_{instance}.{} {{\n{others}{own}{keepalive}}}\n\n", app.name(), Mark::Away);
+        }
+    }
     text.trim_end().to_owned()
+}
+
+/// What tells, of each request, which of several processes is its client's; nothing where clients do not stick.
+fn clients(app: &App, known: &BTreeSet<Mark>) -> String {
+    let mut text = String::new();
+    for mark in known.iter().filter(|mark| app.config.nginx.sticky && **mark != Mark::Away) {
+        let count = mark.count();
+        // Where one was replaced by another on the free port, its clients go there.
+        let slot = |part: usize| match mark {
+            Mark::Without { free, .. } if *free == part => count,
+            _ => part,
+        };
+        let shares = (0..count).map(|part| match part + 1 < count {
+            true => format!("    {}.{:02}% {count}.{};\n", 100 / count, 10_000 / count % 100, slot(part)),
+            false => format!("    * {count}.{};\n", slot(part)),
+        });
+        let shares: String = shares.collect();
+        text += &format!("split_clients $remote_addr ${} {{\n{shares}}}\n", process_variable(app, *mark));
+    }
+    text
+}
+
+/// The variable that tells it: the number of processes, and the slot of the one. nginx takes no long names.
+fn process_variable(app: &App, mark: Mark) -> String {
+    let variable = variable(app);
+    match mark {
+        Mark::Processes(count) => format!("{variable}_slot_{count}"),
+        Mark::Without { count, free } => format!("{variable}_slot_{count}_{free}"),
+        Mark::Away => format!("{variable}_slot_none"),
+    }
 }
 
 /// What tells, of each request, which field of a proxy in front is believed; nothing where there is none to be believed.
@@ -357,7 +414,10 @@ fn groups(app: &App, known: &BTreeSet<Mark>) -> Result<String> {
     let (state, variable) = (quotable(&app.state())?, variable(app));
     let mut text = String::new();
     for mark in known {
-        let suffix = suffix(Some(*mark));
+        let suffix = match app.config.nginx.sticky {
+            true if *mark != Mark::Away => format!(".${}", process_variable(app, *mark)),
+            _ => format!(".{mark}"),
+        };
         text += &format!(
             "if (-e \"{state}/${{{variable}_instance}}/{mark}\") {{\n    set ${variable}_group ${{{variable}_instance}}{suffix};\n}}\n"
         );
@@ -400,6 +460,7 @@ mod tests {
         let build = |version, keeps| Build {
             version,
             keeps,
+            splits: true,
             counts: true,
             limits: true,
             refuses: Refuses::default(),

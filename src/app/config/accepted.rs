@@ -21,6 +21,7 @@ const SECTIONS: [(&str, Option<&[&str]>); 5] = [
             "server_name",
             "status_port",
             "failover",
+            "sticky",
             "keepalive",
             "keepalive_timeout",
             "send_timeout",
@@ -151,7 +152,7 @@ impl Config {
 
     /// Root's part in words, setting by setting.
     fn settings_of_root(&self) -> Vec<(&'static str, String)> {
-        let Nginx { listen, server_name, status_port, failover, conf_dir, own, .. } = &self.nginx;
+        let Nginx { listen, server_name, status_port, failover, sticky, conf_dir, own, .. } = &self.nginx;
         let Nginx { keepalive, keepalive_timeout, send_timeout, read_timeout, trusted_proxies, .. } = &self.nginx;
         let Run { processes, max_memory, open_files, nice, stop_timeout, .. } = &self.run;
         let push = self.push.as_ref();
@@ -167,6 +168,7 @@ impl Config {
             ("[nginx] server_name", server_name.clone()),
             ("[nginx] status_port", status_port.to_string()),
             ("[nginx] failover", failover.to_string()),
+            ("[nginx] sticky", sticky.to_string()),
             ("[nginx] keepalive", keepalive.to_string()),
             ("[nginx] keepalive_timeout", humantime::format_duration(*keepalive_timeout).to_string()),
             ("[nginx] send_timeout", humantime::format_duration(*send_timeout).to_string()),

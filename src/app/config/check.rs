@@ -3,11 +3,19 @@
 use super::{Config, Runner};
 use crate::app::names::Port;
 
+/// The most processes among which clients are divided: nginx gets an upstream for each of each number of them.
+const MOST_STICKY: usize = 16;
+
 impl Config {
     /// Checks a configuration that was read from this text. The error names the line.
     pub fn check(&self, text: &str) -> Result<(), String> {
         self.has_what_runs_it()?;
         self.has_ports_of_its_own(text)?;
+        if self.nginx.sticky && self.processes() > MOST_STICKY {
+            let at = at_line(text, "nginx", "sticky").unwrap_or_default();
+            let count = self.processes();
+            return Err(format!("{at}sticky is for at most {MOST_STICKY} processes, and [run] has {count}"));
+        }
         if self.push.as_ref().is_some_and(|push| push.repository.is_none() && push.poll.is_none()) {
             let at = at_line(text, "push", "").unwrap_or_default();
             return Err(format!("{at}[push] asks for nothing: set repository, poll, or both; see cutover-config(5)"));

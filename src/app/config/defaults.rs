@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::{Build, Check, Deploy, Health, Hooks, Nginx, Processes, Push, Run, Standby};
+use super::{Build, Check, Deploy, Health, Hooks, Nginx, Processes, Push, Run, Standby, StopSignalTo};
 use crate::app::names::{Instance, Port};
 use crate::health::StatusSet;
 
@@ -25,6 +25,7 @@ impl Default for Run {
             command: String::new(),
             env_file: None,
             stop_signal: default_stop_signal(),
+            stop_signal_to: StopSignalTo::default(),
             stop_timeout: default_stop_timeout(),
             processes: Processes::default(),
             max_memory: None,
@@ -55,6 +56,7 @@ impl Default for Nginx {
             server_name: "_".to_owned(),
             status_port: port(20200),
             failover: true,
+            sticky: false,
             keepalive: 32,
             // Servers that are common close them after two seconds (gunicorn) or later.
             keepalive_timeout: Duration::from_secs(1),

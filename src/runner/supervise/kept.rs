@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 
 use super::{KILL_ROUND, MemberNote, STARTED};
+use crate::app::config::StopSignalTo;
 use crate::app::{App, Instance, Member, Port, config};
 use crate::command;
 use crate::fingerprint::Named;
@@ -132,7 +133,7 @@ impl Kept {
             Now::Ending { leash, kill_at, .. } if Instant::now() >= kill_at => {
                 // Its leash as well has to go on in order to see them end.
                 let _ = Process::with_pid(leash).map(|leash| leash.signal(Signal::SIGCONT));
-                end_all(leash, Signal::SIGKILL);
+                end(leash, usize::MAX, Signal::SIGKILL);
             }
             _ => {}
         }
@@ -214,12 +215,25 @@ impl Kept {
                 if let Some(leash) = Process::with_pid(leash) {
                     let _ = leash.ask_to_end(LET_END);
                 }
-                end_all(leash, app.config.run.stop_signal);
+                let asked = match self.stop_signal_to(app) {
+                    StopSignalTo::Group => usize::MAX,
+                    StopSignalTo::Main => 1,
+                };
+                end(leash, asked, app.config.run.stop_signal);
                 Now::Ending { leash, kill_at: Instant::now() + patience, again }
             }
             Now::Ending { leash, kill_at, again: before } => Now::Ending { leash, kill_at, again: before && again },
             Now::Down { .. } | Now::Gone => Now::Gone,
         };
+    }
+
+    /// Who of its processes is asked to end.
+    fn stop_signal_to(&self, app: &App) -> StopSignalTo {
+        let own = match &self.who {
+            Member::Process { .. } => None,
+            Member::Worker { name, .. } => app.config.workers.iter().find(|worker| worker.name == *name),
+        };
+        own.and_then(|worker| worker.stop_signal_to).unwrap_or(app.config.run.stop_signal_to)
     }
 
     fn recover(&mut self, since: Instant) {
@@ -248,9 +262,9 @@ impl Kept {
     }
 }
 
-/// Asks all processes below a leash to end, by this signal.
-fn end_all(leash: Pid, signal: Signal) {
-    for process in process::tree(leash).into_iter().skip(1) {
+/// Asks the first so many processes below a leash to end, by this signal.
+fn end(leash: Pid, count: usize, signal: Signal) {
+    for process in process::tree(leash).into_iter().skip(1).take(count) {
         // One that has gone, or changed its user, is no reason not to ask the others.
         let _ = process.ask_to_end(signal);
     }
