@@ -7,17 +7,17 @@ pub mod request;
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use ureq::Agent;
 use ureq::config::Config;
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::NextTimeout;
+use ureq::unversioned::transport::{Connector, NextTimeout};
 
 use crate::output;
-use connection::FromTheSame;
+use connection::{FromTheSame, Keeping};
 
 /// How much of an answer's body is read; an app may answer a health check with megabytes.
 const BODY_LIMIT: u64 = 64 * 1024;
@@ -51,12 +51,27 @@ pub fn get(port: u16, path: &str, timeout: Duration) -> Result<Answer, String> {
 
 /// [`get`] with further header fields, a `host` in the place of its own among them.
 pub fn get_with(port: u16, path: &str, fields: &BTreeMap<String, String>, timeout: Duration) -> Result<Answer, String> {
-    call(&format!("http://127.0.0.1:{port}{}", encoded(path)), fields, Loopback, timeout)
+    call(&format!("http://127.0.0.1:{port}{}", encoded(path)), &closing(fields), (Loopback, FromTheSame), timeout)
+}
+
+/// [`get_with`], on a connection that is kept; None: the app says that it keeps none, or its answer is too large to be read whole.
+pub fn get_and_keep(
+    port: u16,
+    path: &str,
+    fields: &BTreeMap<String, String>,
+    timeout: Duration,
+) -> Result<Option<TcpStream>, String> {
+    let connector = Keeping::default();
+    let kept = connector.kept();
+    let answer = call(&format!("http://127.0.0.1:{port}{}", encoded(path)), fields, (Loopback, connector), timeout)?;
+    let closes = |value: &HeaderValue| value.to_str().is_ok_and(|value| value.to_ascii_lowercase().contains("close"));
+    let is_kept = answer.body.len() < BODY_LIMIT as usize && !answer.headers.get_all("connection").iter().any(closes);
+    Ok(kept.take().filter(|_| is_kept))
 }
 
 /// [`get`] from a server that is reached at this address and called by this host, which a port may follow.
 pub fn ask(at: SocketAddr, host: &str, path: &str, timeout: Duration) -> Result<Answer, String> {
-    call(&format!("http://{host}{}", encoded(path)), &BTreeMap::new(), At(at), timeout)
+    call(&format!("http://{host}{}", encoded(path)), &closing(&BTreeMap::new()), (At(at), FromTheSame), timeout)
 }
 
 /// A path as a request can name it: letters that are not ASCII's by their bytes (RFC 3986, 2.5).
@@ -68,10 +83,17 @@ fn encoded(path: &str) -> String {
     path.chars().map(|letter| if letter.is_ascii() { letter.to_string() } else { escaped(letter) }).collect()
 }
 
+/// Header fields by which an app learns that there will be no other request.
+fn closing(fields: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut fields = fields.clone();
+    fields.insert("connection".to_owned(), "close".to_owned());
+    fields
+}
+
 fn call(
     url: &str,
     fields: &BTreeMap<String, String>,
-    resolver: impl Resolver,
+    (resolver, connector): (impl Resolver, impl Connector),
     timeout: Duration,
 ) -> Result<Answer, String> {
     let config = Agent::config_builder()
@@ -82,9 +104,8 @@ fn call(
         .proxy(None)
         .user_agent(concat!("cutover/", env!("CARGO_PKG_VERSION")))
         .build();
-    let agent = Agent::with_parts(config, FromTheSame, resolver);
-    let request = agent.get(url).header("Connection", "close");
-    let request = fields.iter().fold(request, |request, (name, value)| request.header(name, value));
+    let agent = Agent::with_parts(config, connector, resolver);
+    let request = fields.iter().fold(agent.get(url), |request, (name, value)| request.header(name, value));
     let asked = request.call();
     let response = asked.map_err(|error| in_words(&error, timeout))?;
     let (parts, body) = response.into_parts();

@@ -6,6 +6,7 @@ mod before;
 mod compose;
 pub mod differences;
 mod direct;
+mod idle;
 mod journal;
 mod log;
 mod output;

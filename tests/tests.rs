@@ -53,6 +53,7 @@ mod test_hooks;
 mod test_hostile_apps;
 mod test_hostile_files;
 mod test_housekeeping;
+mod test_idle;
 mod test_in_front;
 mod test_install;
 mod test_last_words;

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::sys::socket::sockopt::SendTimeout;
@@ -21,9 +22,47 @@ impl Connector for FromTheSame {
     type Out = Connection;
 
     fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<Connection>, Error> {
-        let Some(at) = details.addrs.iter().next() else { return Err(Error::HostNotFound) };
-        let patience = details.timeout.not_zero().map_or(LONGEST, |patience| *patience);
-        let stream = connect(*at, patience).map_err(|error| in_time(error, details.timeout))?;
+        let stream = connect_to(details)?;
+        Ok(Some(Connection::new(stream.into(), details)))
+    }
+}
+
+fn connect_to(details: &ConnectionDetails) -> Result<TcpStream, Error> {
+    let Some(at) = details.addrs.iter().next() else { return Err(Error::HostNotFound) };
+    let patience = details.timeout.not_zero().map_or(LONGEST, |patience| *patience);
+    connect(*at, patience).map_err(|error| in_time(error, details.timeout))
+}
+
+/// Connects in the same way, and keeps the connection open.
+#[derive(Debug, Default)]
+pub struct Keeping(Kept);
+
+/// A connection that is kept, once there is one.
+#[derive(Clone, Debug, Default)]
+pub struct Kept(Arc<Mutex<Option<TcpStream>>>);
+
+impl Keeping {
+    /// Where it can be had.
+    pub fn kept(&self) -> Kept {
+        self.0.clone()
+    }
+}
+
+impl Kept {
+    /// The connection; None: none was made.
+    pub fn take(&self) -> Option<TcpStream> {
+        self.0.lock().ok()?.take()
+    }
+}
+
+impl Connector for Keeping {
+    type Out = Connection;
+
+    fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<Connection>, Error> {
+        let stream = connect_to(details)?;
+        if let Ok(mut kept) = self.0.0.lock() {
+            *kept = Some(stream.try_clone()?);
+        }
         Ok(Some(Connection::new(stream.into(), details)))
     }
 }

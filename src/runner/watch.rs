@@ -1,12 +1,13 @@
 //! What state an instance is in.
 
 use std::fmt;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::words::{end_in_words, last_words};
-use super::{CHECK, Life, MemberNote, POLL, RunBy, compose, life, listeners, ports, start, workers};
+use super::{CHECK, Life, MemberNote, POLL, RunBy, compose, idle, life, listeners, ports, start, workers};
 use crate::app::{App, Instance, Port, Runner, Turn};
 use crate::deadline::Deadline;
 use crate::nginx;
@@ -281,7 +282,7 @@ pub fn watch<'a>(
             bail!(reason);
         }
         workers::follow(app, patience())?;
-        soak(app, new, &before)?;
+        soak(app, turn, new, &before)?;
         reaches_clients(app, new).map_err(|unreached| anyhow!("{unreached}"))
     };
     let Err(error) = watched() else { return Ok(()) };
@@ -351,8 +352,20 @@ fn what_serves(app: &App) -> String {
 
 /// Watches an instance after the cutover: for the whole soak it must not die any more than it had `before`, and nobody else may
 /// have its ports; at its end it must still be healthy.
-fn soak(app: &App, instance: &Instance, before: &Life) -> Result<()> {
+fn soak(app: &App, turn: &Turn, instance: &Instance, before: &Life) -> Result<()> {
     let deadline = Deadline::after(app.config.deploy.soak);
+    let looks = {
+        let (app, instance) = (app.clone(), instance.clone());
+        // Where there can be no more threads, nobody looks. One that is not well is not waited for.
+        thread::Builder::new().spawn(move || idle::advice(&app, &instance, deadline)).ok()
+    };
+    stays_well(app, instance, before, deadline)?;
+    let advice = looks.and_then(|looks| looks.join().ok()).flatten();
+    advice.iter().for_each(|advice| turn.say(advice));
+    Ok(())
+}
+
+fn stays_well(app: &App, instance: &Instance, before: &Life, deadline: Deadline) -> Result<()> {
     let ports = all_ports(&app.as_run(instance)?, instance);
     let unhealthy = |seen: String| anyhow!("{instance} is not healthy any more after the cutover: {seen}");
     loop {
