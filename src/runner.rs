@@ -6,6 +6,7 @@ mod before;
 mod compose;
 pub mod differences;
 mod direct;
+mod hand_over;
 mod idle;
 mod journal;
 mod log;
@@ -17,6 +18,7 @@ mod words;
 pub mod workers;
 
 pub use before::{Before, settle};
+pub use hand_over::hand_over;
 pub use log::Tail;
 pub use supervise::{MemberNote, Note, supervise};
 pub use watch::{Program, State, Unreached, any_answer, healthy, reaches_clients, state, up, watch};

@@ -14,6 +14,9 @@ use cutover::runner;
 struct Arguments {
     /// The instance
     instance: String,
+    /// Keep nothing running, but have the other instance answer in its place before its unit ends
+    #[arg(long)]
+    hand_over: bool,
     #[command(flatten)]
     home: Home,
 }
@@ -24,6 +27,10 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<Exit> {
     let app = App::open_as_run(&arguments.home)?;
-    runner::supervise(&app, app.instance(&arguments.instance)?)?;
+    let instance = app.instance(&arguments.instance)?;
+    match arguments.hand_over {
+        true => runner::hand_over(&app, instance)?,
+        false => runner::supervise(&app, instance)?,
+    }
     Ok(Exit::Done)
 }

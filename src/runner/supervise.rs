@@ -151,7 +151,7 @@ pub fn supervise(app: &App, instance: &Instance) -> Result<()> {
     nginx::tell_count(app, instance, ports.len())?;
     keeper.replacement.hold(app, instance, &keeper.members, &mut keeper.output);
     keeper.start_all()?;
-    tell_when_ready(app, ports)?;
+    tell_when_ready(app, instance, ports)?;
     keeper.run()
 }
 
@@ -164,18 +164,20 @@ fn receive_signals() -> Result<SignalFd> {
 }
 
 /// Tells systemd, if it was systemd that started us, as soon as the app is healthy: until then its start takes.
-fn tell_when_ready(app: &App, ports: Vec<Port>) -> Result<()> {
+fn tell_when_ready(app: &App, instance: &Instance, ports: Vec<Port>) -> Result<()> {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
-        return Ok(());
+        return nginx::come_back(app, instance);
     }
     extend_timeout(app.config.health.timeout);
-    let (app, began) = (app.clone(), Instant::now());
+    let (app, instance, began) = (app.clone(), instance.clone(), Instant::now());
     let teller = thread::Builder::new().spawn(move || {
         let is_ready =
             |port: &Port| answers_at(&app, *port, CHECK).is_ok() && is_listener_within(&app, *port, Pid::own()).is_ok();
         while !ports.iter().all(is_ready) {
             thread::sleep(health::pause(began.elapsed()));
         }
+        // Where that fails, it is behind the other one in any case.
+        let _ = nginx::come_back(&app, &instance);
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         process::release_startup_code();
     });
@@ -184,7 +186,7 @@ fn tell_when_ready(app: &App, ports: Vec<Port>) -> Result<()> {
 
 /// Asks systemd, if it was systemd that started us, for this much time from now on and a little more: the unit may have been
 /// laid before the configuration was changed.
-fn extend_timeout(time: Duration) {
+pub fn extend_timeout(time: Duration) {
     let micros = u32::try_from((time + SLACK).as_micros()).unwrap_or(u32::MAX);
     // Without systemd there is nobody to ask.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::ExtendTimeoutUsec(micros)]);

@@ -146,6 +146,17 @@ pub fn try_orders(app: &App) -> Result<()> {
     orders.try_for_each(|(order, instance)| order.try_out(app, instance))
 }
 
+/// Whether systemd is about to start an instance's unit, or to restart it. Where it cannot be asked, it is not.
+pub fn is_coming(app: &App, instance: &Instance) -> bool {
+    let unit = app.instance_unit(instance);
+    let words = ["list-jobs", "--no-legend", "--no-pager", "--plain", &unit];
+    let asked = command::find("systemctl").and_then(|program| Run::new(&program, words).output(Deadline::after(TRIAL)));
+    // JOB UNIT TYPE STATE
+    let jobs = asked.map(|output| output.stdout).unwrap_or_default();
+    let jobs = jobs.lines().map(|line| line.split_whitespace().collect::<Vec<&str>>());
+    jobs.into_iter().any(|job| matches!(job[..], [_, of, kind, ..] if of == unit && kind != "stop"))
+}
+
 /// Starts an instance's unit. The child is systemctl: it ends well when the instance is ready, and tells on stderr why not
 /// otherwise.
 pub fn start(app: &App, instance: &Instance) -> Result<Child> {

@@ -16,6 +16,7 @@ pub fn run(machine: &Machine) {
     the_document_is_sound(machine);
     the_agent_kills_what_it_called(machine);
     callers_end(machine);
+    others_restart(machine);
 }
 
 /// A script as the agent runs it: by root, in /usr/bin, with little environment, in a process group of its own, and its
@@ -114,6 +115,48 @@ fn the_agent_kills_what_it_called(machine: &Machine) {
         serves(machine, version);
         none_lost(load);
     }
+}
+
+/// needrestart restarts all that uses a library in one call, and people restart what they like.
+fn others_restart(machine: &Machine) {
+    // It takes longer to start than nginx would wait.
+    for version in ["v14", "v15"] {
+        commit(machine, version, "ready 3");
+        tool(machine, "deploy").ok();
+    }
+    let enabled = tool(machine, "enabled-instance").ok().trim().to_owned();
+    let standby = tool(machine, "disabled-instance").ok().trim().to_owned();
+    let unit = |name: &str| format!("cafeteria@{name}.service");
+    for units in [
+        format!("{} {}", unit("A"), unit("B")),
+        format!("{} {}", unit("B"), unit("A")),
+        "'cafeteria@*.service'".to_owned(),
+        unit(&enabled),
+        unit(&standby),
+    ] {
+        let pids = || tool(machine, "pid A").stdout + &tool(machine, "pid B").stdout;
+        let before = pids();
+        let load = load(machine);
+        let begun = Instant::now();
+        machine.run(&format!("systemctl restart {units}")).ok();
+        println!("    restarted {units} in {:.1} s: {}", begun.elapsed().as_secs_f64(), load.settled());
+        assert_ne!(pids(), before);
+        serves(machine, "v15");
+        none_lost(load);
+        assert_eq!(tool(machine, "enabled-instance").ok().trim(), enabled);
+    }
+    // Who stops the enabled one by hand loses nothing either, and it serves again as soon as it is back.
+    let load = load(machine);
+    machine.run(&format!("systemctl stop {}", unit(&enabled))).ok();
+    serves(machine, "v14");
+    machine.run(&format!("systemctl start {}", unit(&enabled))).ok();
+    serves(machine, "v15");
+    none_lost(load);
+    let begun = Instant::now();
+    machine.run(&format!("systemctl stop {} {}", unit(&standby), unit(&enabled))).ok();
+    assert!(begun.elapsed() < Duration::from_secs(20), "nobody is waited for who does not come: {:?}", begun.elapsed());
+    tool(machine, "bootup").ok();
+    serves(machine, "v15");
 }
 
 /// The agent's service is restarted, or a person logs out, on a machine that then ends all that was theirs.
