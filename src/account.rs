@@ -30,6 +30,8 @@ pub struct Account {
     pub gid: Gid,
     /// The home directory; None when nobody knows the account.
     pub home: Option<PathBuf>,
+    /// The login shell; None when nobody knows the account, or names no shell.
+    pub shell: Option<PathBuf>,
     /// All its groups, as a directory service tells them; None: /etc/group does.
     groups: Option<Vec<Gid>>,
 }
@@ -57,7 +59,7 @@ impl Account {
     pub fn of(uid: Uid, gid: Gid) -> Account {
         let listed = passwd().find(|account| account.uid == uid);
         let known = listed.or_else(|| asked(&uid.to_string()).filter(|account| account.uid == uid));
-        known.unwrap_or_else(|| Account { name: uid.to_string(), uid, gid, home: None, groups: None })
+        known.unwrap_or_else(|| Account { name: uid.to_string(), uid, gid, home: None, shell: None, groups: None })
     }
 
     /// The account that this process acts for.
@@ -132,6 +134,7 @@ fn parse_passwd(line: &str) -> Option<Account> {
         uid: Uid::from_raw(fields.get(2)?.parse().ok()?),
         gid: Gid::from_raw(fields.get(3)?.parse().ok()?),
         home: Some(PathBuf::from(fields.get(5)?)),
+        shell: fields.get(6).map(PathBuf::from),
         groups: None,
     })
 }

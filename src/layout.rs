@@ -95,8 +95,8 @@ pub struct Plan {
     is_named: bool,
     /// What goes into an env file that is not there yet.
     variables: Variables,
-    /// The owner's ~/.profile; None: the owner has no known home directory.
-    profile: Option<PathBuf>,
+    /// The owner's home directory; None: it is not known.
+    home_directory: Option<PathBuf>,
 }
 
 impl Plan {
@@ -124,7 +124,6 @@ impl Plan {
         let home = home.or_else(|| default().map(|home| trust::real_path(&home)));
         let home = home.ok_or_else(|| usage(format!("cannot tell where {} lives; say --home DIR", owner.name)))?;
         check_place(&home, &owner)?;
-        let profile = home_directory.map(|directory| directory.join(".profile"));
         let record = if Uid::effective().is_root() { Record::of_home(&home)? } else { None };
         let (config, unaccepted) = match record {
             Some(record) if !is_named => {
@@ -138,7 +137,8 @@ impl Plan {
             _ => (wanted.clone(), Vec::new()),
         };
         let app = App::planned(home, owner, config);
-        let mut plan = Plan { app, config_text, wanted, unaccepted, is_named, variables: given.variables(), profile };
+        let mut plan =
+            Plan { app, config_text, wanted, unaccepted, is_named, variables: given.variables(), home_directory };
         if !is_named && plan.lacks_record()? {
             plan.unaccepted.push(format!("root has no record of {} yet", plan.app.name()));
         }
@@ -254,7 +254,8 @@ pub struct Layout {
     lacking: Vec<String>,
     /// What a deploy would not find, in words.
     missing: Option<String>,
-    profile: Option<PathBuf>,
+    /// The files of login shells that get the tools' place.
+    profiles: Vec<PathBuf>,
     nginx: Nginx,
     files: Files,
     neighbours: Neighbours,
@@ -270,7 +271,7 @@ impl Layout {
             let (app, remedy) = (plan.app.name(), plan.remedy());
             return Err(usage(format!("cannot upgrade {app}: root has no record of it yet; {remedy}")));
         }
-        let Plan { app, config_text, is_named, variables, profile, .. } = plan;
+        let Plan { app, config_text, is_named, variables, home_directory, .. } = plan;
         let config = &app.config;
         if !is_system(&app) && !config.nginx.own {
             let writable = nix::unistd::access(&config.nginx.conf_dir, nix::unistd::AccessFlags::W_OK).is_ok();
@@ -296,10 +297,14 @@ impl Layout {
         app.owner.lend(|| if app.env_file().exists() { app.check_env_file() } else { Ok(()) })?;
         let missing = check::programs(&app)?;
         check::room(&app)?;
-        if let Some(directory) = profile.as_deref().and_then(Path::parent) {
-            check::home_directory(&app.owner, directory)?;
-        }
-        profile.iter().try_for_each(|profile| app.owner.lend(|| profile::check(profile)))?;
+        let profiles = match &home_directory {
+            Some(directory) => {
+                check::home_directory(&app.owner, directory)?;
+                app.owner.lend(|| Ok(profile::files(directory, app.owner.shell.as_deref())))?
+            }
+            None => Vec::new(),
+        };
+        profiles.iter().try_for_each(|profile| app.owner.lend(|| profile::check(profile)))?;
         let neighbours = Neighbours::of(&app)?;
         neighbours.check(&app)?;
         check::ports(&app, system.is_some())?;
@@ -324,7 +329,7 @@ impl Layout {
             variables,
             lacking,
             missing,
-            profile,
+            profiles,
             nginx,
             files,
             neighbours,
@@ -385,9 +390,7 @@ impl Layout {
         {
             steps.push(Step::webhook_secret(app.secret_file(push)));
         }
-        if let Some(profile) = &self.profile {
-            steps.push(Step::path_in_profile(profile.clone(), app.bin()));
-        }
+        steps.extend(self.profiles.iter().map(|profile| Step::path_in_profile(profile.clone(), app.bin())));
         steps
     }
 

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::holder::Holder;
+use crate::server::Server;
 use crate::site::{BRISK, Ran, Sample, Site, built, chmod, eventually, explains_itself};
 
 #[test]
@@ -104,6 +105,37 @@ fn the_path_line_is_added_once_and_taken_out_again() {
     Ran::of(&found).masked(&site).is(0, "HOME/bin/deploy\n", "");
     site.install(&["--remove", "--force"]).ok();
     assert_eq!(fs::read_to_string(&profile).unwrap(), format!("{own}\n"));
+}
+
+/// On RHEL and its like bash has a file of its own, and zsh always has.
+#[test]
+fn login_shells_find_the_tools_whatever_they_read() {
+    for (shell, before, asked) in [
+        ("/bin/bash", "echo 'test -f ~/.bashrc && . ~/.bashrc' >.bash_profile", "bash"),
+        ("/bin/bash", "echo '# mine' >.bash_login", "bash"),
+        ("/bin/bash", "touch .bash_login .bash_profile .zprofile", "bash"),
+        ("/bin/bash", "touch .zprofile", "zsh"),
+        ("/usr/bin/zsh", "true", "zsh"),
+        ("/bin/sh", "true", "bash"),
+        ("/bin/sh", "true", "sh"),
+    ] {
+        let Some(server) = Server::boot() else { return };
+        let changed = format!("s,/home/potados:/bin/sh,/home/potados:{shell},");
+        server.run(&format!("sed '{changed}' /etc/passwd >/run/passwd && cat /run/passwd >/etc/passwd")).ok();
+        server.run(&format!("cd /home/potados && runuser -u potados -- sh -c \"{before}\"")).ok();
+        let files = || server.run("cd /home/potados && grep -c '' .profile .bash_* .z* 2>/dev/null").stdout;
+        let at_first = files();
+        server.install("").ok();
+        server.install("").ok();
+        let found = server.run(&format!(
+            "runuser -u potados -- env -i HOME=/home/potados PATH=/usr/bin:/bin {asked} -l -c 'command -v rollback'"
+        ));
+        found.is(0, "/home/potados/.cafeteria/bin/rollback\n", "");
+        server.run("$TOOLS/install --remove --force --home /home/potados/.cafeteria").ok();
+        let lines =
+            |text: &str| text.lines().filter(|line| !line.ends_with(":0")).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(lines(&files()), lines(&at_first), "{shell} {before}");
+    }
 }
 
 #[test]

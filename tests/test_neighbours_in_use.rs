@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use crate::server::Server;
 use crate::site::{BRISK, Sample, Site, eventually};
 use crate::test_neighbours_of_faults::during_the_soak;
 use crate::test_neighbours_of_limits::{limited, site as of_user};
@@ -152,4 +153,29 @@ fn a_limit_of_the_size_of_files_is_an_error_and_no_signal() {
         }
     }
     assert_eq!(silent, Vec::<String>::new());
+}
+
+/// What the owner, or the machine, has set for people who work with repositories.
+#[test]
+fn nobodys_git_configuration_changes_the_files_of_a_release() {
+    let Some(server) = Server::boot() else { return };
+    let commit = "cd /home/source && printf 'one\\ntwo\\n' >text.txt && printf 'three\\n' >other.md && \
+                  printf '*.txt filter=shout\\n*.md ident\\n' >.gitattributes && git add . && \
+                  git -c user.name=p -c user.email=p@example.org commit --quiet --message files";
+    server.run(&format!("runuser -u potados -- sh -c \"{commit}\"")).ok();
+    let configuration = "[core]\n\tautocrlf = true\n\teol = crlf\n\tattributesFile = /home/attributes\n\
+        [filter \"shout\"]\n\tsmudge = tr a-z A-Z\n\trequired = true\n[init]\n\ttemplateDir = /home/template\n";
+    fs::write(server.path("/home/potados/.gitconfig"), configuration).unwrap();
+    fs::write(server.path("/home/attributes"), "*.md filter=shout\n").unwrap();
+    let template = "mkdir -p /home/template/info /home/template/hooks /home/potados/.config/git && \
+                    echo '*.md filter=shout' | tee /home/template/info/attributes >/home/potados/.config/git/attributes && \
+                    printf '#!/bin/sh\\nexit 1\\n' >/home/template/hooks/reference-transaction && chmod 755 /home/template/hooks/* && \
+                    chown -R potados: /home/potados/.gitconfig /home/potados/.config";
+    server.run(template).ok();
+    server.install("").ok();
+    server.run("/home/potados/.cafeteria/bin/deploy").ok();
+    let laid = server
+        .run("cd /home/potados/.cafeteria/instances/A && cat text.txt other.md && ls -A ../../repo.git/hooks")
+        .stdout;
+    assert_eq!(laid, "one\ntwo\nthree\n");
 }

@@ -1,8 +1,8 @@
-//! The line in ~/.profile that puts the tools into the PATH of login shells.
+//! The line that puts the tools into the PATH of login shells: in ~/.profile, and in what bash and zsh read instead.
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -10,6 +10,10 @@ use crate::bounded::{self, Links};
 use crate::durable;
 use crate::output::shell_word;
 
+/// What bash reads instead of ~/.profile, the first one that is there, as on RHEL (bash(1), INVOCATION).
+const OF_BASH: [&str; 2] = [".bash_profile", ".bash_login"];
+/// What zsh reads in its place, which never reads that (zsh(1), STARTUP/SHUTDOWN FILES).
+const OF_ZSH: &str = ".zprofile";
 /// The permission bits of a ~/.profile that was not there before.
 const MODE: u32 = 0o644;
 
@@ -21,6 +25,21 @@ fn line(bin: &Path) -> String {
 /// As version 0.1.0 had it.
 fn old_line(bin: &Path) -> String {
     format!("PATH={}:$PATH # laid by cutover's install", shell_word(&bin.to_string_lossy()))
+}
+
+/// The files in a home directory that are to have the line.
+pub fn files(home: &Path, shell: Option<&Path>) -> Vec<PathBuf> {
+    let is_there = |file: &PathBuf| file.exists();
+    let of_bash = OF_BASH.map(|name| home.join(name)).into_iter().find(is_there);
+    let is_zsh = shell.and_then(Path::file_name).is_some_and(|name| name == "zsh");
+    let of_zsh = Some(home.join(OF_ZSH)).filter(|file| is_zsh || is_there(file));
+    std::iter::once(home.join(".profile")).chain(of_bash).chain(of_zsh).collect()
+}
+
+/// Those that may have it: there may have been others when it was laid.
+pub fn all_files(home: &Path) -> Vec<PathBuf> {
+    let names = OF_BASH.into_iter().chain([".profile", OF_ZSH]);
+    names.map(|name| home.join(name)).filter(|file| file.exists()).collect()
 }
 
 /// A text without either line.

@@ -22,7 +22,7 @@ use crate::source::image;
 
 /// Stops the app and takes away nginx's files, the state, the tools and the PATH line. Releases, secrets, hooks, logs and
 /// the configuration stay, unless `purge`. Says what it did.
-pub fn remove(Plan { app, profile: profile_file, .. }: &Plan, purge: bool) -> Result<Vec<String>> {
+pub fn remove(Plan { app, home_directory, .. }: &Plan, purge: bool) -> Result<Vec<String>> {
     check::home(app)?;
     if is_system(app) {
         check::state_owner(app)?;
@@ -59,10 +59,12 @@ pub fn remove(Plan { app, profile: profile_file, .. }: &Plan, purge: bool) -> Re
         said.push(format!("take {}/deploy out of the crontab, if it is there", app.bin().display()));
     }
     // Before anything that a second run needs in order to know what to do.
-    if let Some(file) = profile_file
-        && app.owner.lend(|| profile::take_out(file, &app.bin()))?
-    {
-        said.push(format!("took {} out of {}", app.bin().display(), file.display()));
+    if let Some(directory) = home_directory {
+        for file in app.owner.lend(|| Ok(profile::all_files(directory)))? {
+            if app.owner.lend(|| profile::take_out(&file, &app.bin()))? {
+                said.push(format!("took {} out of {}", app.bin().display(), file.display()));
+            }
+        }
     }
     let mut gone: Vec<PathBuf> = vec![app.state(), app.queue(), app.run(), app.laid_file()];
     if app.config.nginx.own {

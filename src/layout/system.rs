@@ -30,8 +30,20 @@ const WAIT: Duration = Duration::from_secs(5 * 60);
 const PULL: Duration = Duration::from_secs(30 * 60);
 
 /// What runs, or lets somebody in, when the owner logs in.
-const LOGIN_FILES: [&str; 7] =
-    [".profile", ".bash_profile", ".bash_login", ".bashrc", ".zshrc", ".ssh", ".config/systemd"];
+const LOGIN_FILES: [&str; 12] = [
+    ".profile",
+    ".bash_profile",
+    ".bash_login",
+    ".bash_logout",
+    ".bashrc",
+    ".zshenv",
+    ".zprofile",
+    ".zshrc",
+    ".zlogin",
+    ".config/fish",
+    ".ssh",
+    ".config/systemd",
+];
 
 /// What ties bootup to Docker: one that died and was started again has stopped its containers, and leaves them so.
 const WITH_DOCKER: &str =

@@ -2,7 +2,7 @@
 //!
 //! The mirror is a copy and nothing more: one that git cannot work with, as a power cut may leave it, is made anew.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs;
 use std::path::Path;
@@ -108,7 +108,12 @@ pub fn check_out(app: &App, commit: &str, directory: &Path, deadline: Deadline) 
     let work_tree = directory.as_os_str().to_owned();
     let words = ["--work-tree".into(), work_tree, "read-tree".into(), "--reset".into(), "-u".into(), commit.into()];
     let lay = || {
-        let reading = git(app, words.clone())?.environment([("GIT_INDEX_FILE", index.as_os_str())]);
+        let mirror = app.mirror();
+        // The same files whoever's account and machine it is: no configuration of theirs changes line ends, or filters.
+        let nowhere = [("HOME", mirror.as_os_str()), ("XDG_CONFIG_HOME", mirror.as_os_str())];
+        let alone = ["GIT_CONFIG_NOSYSTEM", "GIT_ATTR_NOSYSTEM"].map(|name| (name, OsStr::new("1")));
+        let reading = git(app, words.clone())?.environment(nowhere).environment(alone);
+        let reading = reading.environment([("GIT_INDEX_FILE", index.as_os_str())]);
         output(app, reading, deadline).map(drop).with_context(|| format!("cannot check out {commit}"))
     };
     let laid = mending(app, deadline, lay);
@@ -165,7 +170,8 @@ fn fetch(app: &App, arguments: &[&str], deadline: Deadline) -> Result<()> {
         removal::tree(&mirror)?;
     }
     if !mirror.join("HEAD").exists() {
-        output(app, git(app, ["init", "--quiet", "--bare"])?, deadline).context("cannot make the mirror")?;
+        output(app, git(app, ["init", "--quiet", "--bare", "--template="])?, deadline)
+            .context("cannot make the mirror")?;
     }
     remove_stale_locks(&mirror)?;
     // Housekeeping is for when there is something new: see tidy.
