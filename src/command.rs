@@ -153,7 +153,7 @@ impl Run {
         let Ended { status, stdout, stderr } = self.finish(deadline)?;
         if !status.success() {
             let said = match says_why_last {
-                true => reason_in(&stderr).to_owned(),
+                true => reason_in(&stderr),
                 false => quote_first(stderr.lines(), QUOTED_LINES),
             };
             let memory = memory(kills, status);
@@ -255,15 +255,15 @@ fn memory(before: Option<Kills>, status: ExitStatus) -> &'static str {
     if is_why { ", because memory ran out and the kernel killed a process of it" } else { "" }
 }
 
-/// The last line that is about an error, else the last line.
-fn reason_in(stderr: &str) -> &str {
-    let mut lines = stderr.lines().rev().map(str::trim).filter(|line| !line.is_empty());
-    let last = lines.clone().next().unwrap_or_default();
+/// The last line that is about an error, with all behind it, which may hold the reason; else the last line.
+fn reason_in(stderr: &str) -> String {
+    let lines: Vec<&str> = stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let is_reason = |line: &&str| {
         let line = line.to_ascii_lowercase();
         line.starts_with("error ") || line.starts_with("error:") || line.contains(" error: ")
     };
-    lines.find(is_reason).unwrap_or(last)
+    let begin = lines.iter().rposition(is_reason).unwrap_or(lines.len().saturating_sub(1));
+    lines.into_iter().skip(begin).collect::<Vec<_>>().join(" | ")
 }
 
 fn wait(child: &mut Child, name: &str, deadline: Deadline) -> Result<ExitStatus> {
@@ -324,5 +324,25 @@ pub fn describe(status: ExitStatus) -> String {
             format!("killed by {}", name.unwrap_or_else(|_| format!("signal {number}")))
         }
         (None, None) => status.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_is_the_last_error_with_all_behind_it() {
+        for (said, reason) in [
+            ("a Pulling\nb Error\nError response from daemon: no such tag", "Error response from daemon: no such tag"),
+            (
+                "ERROR: for a  no\n\nERROR: The file is invalid because:\nname: no\n\nFor more see",
+                "ERROR: The file is invalid because: | name: no | For more see",
+            ),
+            ("yaml: line 3: no\n", "yaml: line 3: no"),
+            ("", ""),
+        ] {
+            assert_eq!(reason_in(said), reason);
+        }
     }
 }
