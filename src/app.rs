@@ -202,11 +202,6 @@ impl App {
         self.home.join("repo.git")
     }
 
-    /// The user's Compose file.
-    pub fn compose_file(&self, compose: &config::Compose) -> PathBuf {
-        self.home.join(&compose.file)
-    }
-
     /// The images that deploys have pulled, a line each with the reference and the id: what may be removed again.
     pub fn pulled(&self) -> PathBuf {
         self.home.join("pulled")

@@ -1,7 +1,9 @@
-//! The user's Compose project, in which each instance is a service.
+//! The user's Compose files, in which each instance is a service.
 //!
-//! The Compose file and its .env are the user's: they are read by Compose alone, and the image goes in by a variable of
-//! the environment, which wins over .env. Containers are found by the labels that both generations of Compose give them.
+//! The files and their .env are the user's: they are read by Compose alone, and what differs goes in by variables of the
+//! environment, which win over .env. Containers are found by the labels that both generations of Compose give them.
+
+mod described;
 
 use std::cell::OnceCell;
 use std::ffi::OsString;
@@ -11,31 +13,42 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::app::{App, Instance, config};
-use crate::command::{self, Run};
+use crate::command::{self, Ended, Run};
 use crate::deadline::Deadline;
 use crate::docker::{self, Container, Engine};
-use crate::outcome::{self, Exit, exit_of, usage};
+use crate::outcome::{self, quote_first, usage};
+
+use described::Described;
 
 /// The labels by which Compose knows its containers.
 const SERVICE: &str = "com.docker.compose.service";
+const PROJECT: &str = "com.docker.compose.project";
 const DIRECTORY: &str = "com.docker.compose.project.working_dir";
+/// The files of the container's project, separated by commas; the first generation writes them as it was given them.
+const FILES: &str = "com.docker.compose.project.config_files";
 /// `True` for what `run` started, which is no instance.
 const ONEOFF: &str = "com.docker.compose.oneoff";
+
+/// What a Compose file is called that nobody names, in the order in which Compose looks for it.
+const NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
 
 /// The variables of the caller's account that Compose gets. No others: they would win over the user's .env.
 const PASSED_ON: [&str; 4] = ["HOME", "USER", "LOGNAME", "PATH"];
 
 /// How long Compose may take to read its file.
 const READING: std::time::Duration = std::time::Duration::from_secs(60);
+/// How many lines are quoted of what Compose finds wrong with a file: the reason may be any of them.
+const QUOTED_LINES: usize = 12;
+/// The tag by which is found out what becomes of the variable. No such image is ever looked for.
+const PROBE: &str = "cutover-probe";
 
-/// The project.
-pub struct Project<'a> {
-    app: &'a App,
-    /// What the configuration says about it.
-    pub settings: &'a config::Compose,
+/// The instances as services.
+pub struct Project {
+    app: App,
+    /// What the configuration says about them.
+    pub settings: config::Compose,
     /// Docker's engine.
     pub engine: Engine,
-    file: PathBuf,
     /// Looked for when it is needed first: most questions are Docker's to answer.
     found: OnceCell<Program>,
 }
@@ -43,16 +56,37 @@ pub struct Project<'a> {
 /// Compose, and the words that its command line begins with.
 type Program = (PathBuf, &'static [&'static str]);
 
-impl<'a> Project<'a> {
-    /// The app's project.
-    pub fn of(app: &'a App) -> Result<Project<'a>> {
-        let settings =
-            app.config.compose.as_ref().ok_or_else(|| usage("there is no [compose] in the configuration"))?;
+/// What Compose calls an instance.
+struct Service {
+    /// The Compose file, whether it is there or not.
+    file: PathBuf,
+    /// The directory that it lies in.
+    directory: PathBuf,
+    name: String,
+    /// None: Compose decides.
+    project: Option<String>,
+    env_file: Option<PathBuf>,
+}
+
+impl Project {
+    /// The app's instances as they are configured.
+    pub fn of(app: &App) -> Result<Project> {
+        Project::new(app.clone())
+    }
+
+    /// The app's instances by the settings that one of them runs by. Where these cannot be read, the configured ones count.
+    pub fn of_instance(app: &App, instance: &Instance) -> Result<Project> {
+        Project::new(app.as_run(instance).unwrap_or_else(|_| app.clone()))
+    }
+
+    fn new(app: App) -> Result<Project> {
+        let settings = app.config.compose.clone();
+        let settings = settings.ok_or_else(|| usage("there is no [compose] in the configuration"))?;
         let inherited = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty());
         let inherited = inherited.map(|host| docker::socket_of(&host)).transpose();
         let inherited = inherited.map_err(|mistake| usage(format!("cannot use DOCKER_HOST: {mistake}")))?;
         let engine = Engine::at(settings.docker_host.as_deref().or(inherited.as_deref()));
-        Ok(Project { app, settings, engine, file: app.compose_file(settings), found: OnceCell::new() })
+        Ok(Project { app, settings, engine, found: OnceCell::new() })
     }
 
     /// The container of an instance; None: there is none. Of several, which only a killed Compose leaves, it is one that
@@ -62,73 +96,138 @@ impl<'a> Project<'a> {
         Ok(all.into_iter().max_by_key(|container| (container.is_kept(), container.created.clone())))
     }
 
-    /// All containers of an instance, whoever started them from this file's directory.
+    /// All containers of an instance, whoever started them from this file's directory. Where both instances are services of one
+    /// name, they are told apart by their files, or by their projects if there is one file only.
     pub fn containers(&self, instance: &Instance) -> Result<Vec<Container>> {
-        let labels = [format!("{SERVICE}={instance}"), format!("{ONEOFF}=False")];
-        let all = self.engine.containers(&labels)?;
-        let here = self.directory();
-        let is_ours = |container: &Container| {
-            let directory = container.label(DIRECTORY).map(Path::new);
-            directory.is_some_and(|one| {
-                one == here || one.canonicalize().is_ok_and(|one| Some(one) == here.canonicalize().ok())
-            })
-        };
-        Ok(all.into_iter().filter(is_ours).collect())
-    }
-
-    /// The Compose file, which must be there.
-    pub fn file(&self) -> Result<&Path> {
-        match self.file.is_file() {
-            true => Ok(&self.file),
-            false => Err(usage(format!(
-                "cannot find {}, the Compose file: file in [compose] says where it is",
-                self.file.display()
-            ))),
+        let service = self.service(instance)?;
+        let other = self.service(self.app.other(instance))?;
+        let mut labels = vec![format!("{SERVICE}={}", service.name), format!("{ONEOFF}=False")];
+        let are_one = service.name == other.name;
+        let share_file = is_same(&service.file, &other.file);
+        if are_one && share_file {
+            labels.extend(service.project.as_ref().map(|project| format!("{PROJECT}={project}")));
         }
+        let is_ours = |container: &Container| {
+            let Some(directory) = container.label(DIRECTORY).map(Path::new) else { return false };
+            let of_file = || {
+                let files = container.label(FILES).unwrap_or_default();
+                files.split(',').any(|file| is_same(&directory.join(file), &service.file))
+            };
+            is_same(directory, &service.directory) && (!are_one || share_file || of_file())
+        };
+        Ok(self.engine.containers(&labels)?.into_iter().filter(is_ours).collect())
     }
 
-    /// Fails, before anything is touched, when Compose cannot use its file, or an instance is no service in it.
-    pub fn check(&self, deadline: Deadline) -> Result<()> {
-        self.engine.ping()?;
-        self.file()?;
-        // Some image must be in place of the variable; this one is never asked for.
-        let question = self.compose(&["config", "--services"], &self.settings.image)?;
-        let listed = question.output(deadline.within(READING)).map_err(|error| match exit_of(&error) {
-            Exit::TimedOut => error,
-            _ => usage(format!("cannot use {}: {error:#}", self.file.display())),
-        })?;
-        let services: Vec<&str> = listed.stdout.lines().map(str::trim).collect();
+    fn service(&self, instance: &Instance) -> Result<Service> {
+        let (home, settings) = (self.app.home(), &self.settings);
+        let file = settings.file.of(instance);
+        let file = file.ok_or_else(|| usage(format!("file in [compose] says nothing of {instance}")))?;
+        // Without the dot of a directory that is the home.
+        let file: PathBuf = home.join(file).components().collect();
+        let file = if file.is_dir() { named_as_usual(&file) } else { file };
+        let env_file = settings.env_file.as_ref().and_then(|env_file| env_file.of(instance));
+        Ok(Service {
+            directory: file.parent().unwrap_or(Path::new("/")).to_owned(),
+            file,
+            name: settings.service_of(instance).to_owned(),
+            project: settings.project_of(self.app.name(), &self.app.config.instances, instance),
+            env_file: env_file.map(|env_file| home.join(env_file)),
+        })
+    }
+
+    /// Fails when a file is not there that an instance needs.
+    pub fn check_files(&self) -> Result<()> {
         for instance in &self.app.config.instances {
-            if !services.contains(&instance.name()) {
-                let (file, there) = (self.file.display(), services.join(", "));
-                return Err(usage(format!(
-                    "cannot find service {instance} in {file}: there are {there}; [instances] names services"
-                )));
+            let Service { file, directory, env_file, .. } = self.service(instance)?;
+            if !file.is_file() {
+                let beside = NAMES.iter().find(|name| directory.join(name).is_file());
+                let beside = beside.map_or_else(String::new, |name| format!("; {name} is there"));
+                let file = file.display();
+                let remedy = format!("file in [compose] says where it is{beside}");
+                return Err(usage(format!("cannot find {file}, the Compose file: {remedy}")));
+            }
+            if let Some(missing) = env_file.filter(|env_file| !env_file.is_file()) {
+                return Err(usage(format!("cannot find {}, the env_file in [compose]", missing.display())));
             }
         }
         Ok(())
     }
 
+    /// Fails, before anything is touched, when Compose cannot use its files, an instance is no service in them, or its service
+    /// would not be run as configured.
+    pub fn check(&self, deadline: Deadline) -> Result<()> {
+        self.engine.ping()?;
+        self.check_services(deadline)
+    }
+
+    /// As [`Project::check`], without asking the engine.
+    pub fn check_services(&self, deadline: Deadline) -> Result<()> {
+        self.check_files()?;
+        self.app.config.instances.iter().try_for_each(|instance| self.check_service(instance, deadline))
+    }
+
+    fn check_service(&self, instance: &Instance, deadline: Deadline) -> Result<()> {
+        let Service { file, name, .. } = self.service(instance)?;
+        let probe = format!("{}:{PROBE}", self.settings.image);
+        let mut read = self.read(&[], instance, &probe, deadline)?;
+        if read.service(&name).is_none() && self.is_plug_in()? {
+            // The second generation leaves out what no profile asks for; with all of them it may miss what is not needed.
+            read = self.read(&["--profile", "*"], instance, &probe, deadline)?;
+        }
+        let Some(described) = read.service(&name) else {
+            let (file, there) = (file.display(), read.services().join(", "));
+            let remedy = "[instances] names services, or service in [compose] does";
+            return Err(usage(format!("cannot find service {name} in {file}: there are {there}; {remedy}")));
+        };
+        let checked = described.check(&self.settings, &probe, instance.port());
+        checked.map_err(|mistake| usage(format!("cannot use service {name} of {}: {mistake}", file.display())))
+    }
+
+    /// What Compose makes of an instance's file.
+    fn read(&self, options: &[&str], instance: &Instance, image: &str, deadline: Deadline) -> Result<Described> {
+        let file = self.service(instance)?.file;
+        let question = self.compose(&[options, &["config"]].concat(), instance, image)?;
+        let Ended { status, stdout, stderr } = question.finish(deadline.within(READING))?;
+        if !status.success() {
+            let is_warning =
+                |line: &&str| line.contains("level=warning") || line.contains("Defaulting to a blank string");
+            let said = quote_first(stderr.lines().filter(|line| !is_warning(line)), QUOTED_LINES);
+            let said = if said.is_empty() { command::describe(status) } else { said };
+            return Err(usage(format!("cannot use {}: {}: {said}", file.display(), self.name()?)));
+        }
+        Described::parse(&stdout)
+            .with_context(|| format!("cannot understand what {} says", self.name().unwrap_or_default()))
+    }
+
     /// Has the registry's image of this reference brought here, with its progress on a terminal.
     pub fn pull(&self, reference: &str, deadline: Deadline) -> Result<()> {
-        let [service, _] = &self.app.config.instances;
-        let words = ["pull", service.name()];
+        self.bring("pull", reference, deadline).with_context(|| format!("cannot pull {reference}"))
+    }
+
+    /// Has the image of this reference built here, as the service says, with its progress on a terminal.
+    pub fn build(&self, reference: &str, deadline: Deadline) -> Result<()> {
+        self.bring("build", reference, deadline).with_context(|| format!("cannot build {reference}"))
+    }
+
+    fn bring(&self, subcommand: &str, reference: &str, deadline: Deadline) -> Result<()> {
+        let [instance, _] = &self.app.config.instances;
+        let name = self.service(instance)?.name;
+        let bring = self.compose(&[subcommand, &name], instance, reference)?;
         let show = |line: &str| {
             if !line.is_empty() {
                 outcome::say("compose", line)
             }
         };
         match std::io::stderr().is_terminal() {
-            true => self.compose(&words, reference)?.shown(show, deadline),
-            false => self.compose(&words, reference)?.output(deadline).map(drop),
+            true => bring.shown(show, deadline),
+            false => bring.output(deadline).map(drop),
         }
-        .with_context(|| format!("cannot pull {reference}"))
     }
 
     /// Makes the container of an instance that has none, from this image, and starts it; what it depends on is started
     /// where it does not run. No container that is there is made anew, so the other instance is never touched.
     pub fn up(&self, instance: &Instance, image: &str, deadline: Deadline) -> Result<()> {
-        self.bring_up(&["--no-recreate", instance.name()], image, deadline)
+        self.bring_up("--no-recreate", instance, image, deadline)
     }
 
     /// Starts the container that an instance has, and what it depends on; one that the file describes otherwise by now is
@@ -136,47 +235,93 @@ impl<'a> Project<'a> {
     pub fn start(&self, instance: &Instance, image: &str, deadline: Deadline) -> Result<()> {
         // As it was made it may not start, which is what the file was mended for.
         let _ = self.up(instance, image, deadline);
-        self.bring_up(&["--no-deps", instance.name()], image, deadline)
+        self.bring_up("--no-deps", instance, image, deadline)
     }
 
-    fn bring_up(&self, words: &[&str], image: &str, deadline: Deadline) -> Result<()> {
+    fn bring_up(&self, option: &str, instance: &Instance, image: &str, deadline: Deadline) -> Result<()> {
+        self.check_files()?;
+        let name = self.service(instance)?.name;
         // The image is here, and must be this one, whatever the service's pull_policy; the first generation knows none.
         let policy: &[&str] = if self.is_plug_in()? { &["--pull", "missing"] } else { &[] };
-        let up = self.compose(&[&["up", "-d"], policy, words].concat(), image)?.output(deadline);
+        let words = [&["up", "-d"], policy, &[option, &name]].concat();
+        let up = self.compose(&words, instance, image)?.output(deadline);
         // What is wrong with the file is told as such.
-        up.map(drop).or_else(|error| self.check(deadline).and(Err(error)))
+        up.map(drop).or_else(|error| self.check_service(instance, deadline).and(Err(error)))
     }
 
-    /// A command of Compose's, whichever generation is here.
-    fn compose(&self, words: &[&str], image: &str) -> Result<Run> {
+    /// A command of Compose's about an instance, whichever generation is here.
+    fn compose(&self, words: &[&str], instance: &Instance, image: &str) -> Result<Run> {
+        let Service { file, directory, project, env_file, .. } = self.service(instance)?;
         let (program, subcommand) = self.program()?;
-        let file = ["-f".into(), self.file.clone().into_os_string()];
-        let words = words.iter().map(OsString::from);
-        let arguments = subcommand.iter().map(OsString::from).chain(file).chain(words);
-        let run = Run::new(program, arguments).environment(self.environment(image)).directory(self.directory());
-        Ok(run.says_why_last())
+        let mut arguments: Vec<OsString> = subcommand.iter().map(OsString::from).collect();
+        arguments.extend(["-f".into(), file.into_os_string()]);
+        arguments.extend(project.into_iter().flat_map(|project| ["-p".into(), project.into()]));
+        arguments.extend(env_file.into_iter().flat_map(|env_file| ["--env-file".into(), env_file.into_os_string()]));
+        arguments.extend(words.iter().map(OsString::from));
+        let variables = self.variables(instance, image)?;
+        let run = Run::new(program, arguments).environment(self.environment()).environment(variables);
+        Ok(run.directory(&directory).says_why_last())
+    }
+
+    /// What is configured to be given to Compose, for a container of this image.
+    fn variables(&self, instance: &Instance, image: &str) -> Result<Vec<(String, String)>> {
+        let value = |key| -> Result<String> {
+            Ok(match key {
+                "tag_variable" => tag_of(image).with_context(|| format!("image {image} has no tag"))?,
+                "port_variable" => instance.port().to_string(),
+                "instance_variable" => instance.name().to_owned(),
+                _ => image.to_owned(),
+            })
+        };
+        self.settings.variables().map(|(key, name)| Ok((name.to_owned(), value(key)?))).collect()
     }
 
     fn is_plug_in(&self) -> Result<bool> {
         Ok(!self.program()?.1.is_empty())
     }
 
+    /// What people call the Compose that is here.
+    fn name(&self) -> Result<&'static str> {
+        Ok(if self.is_plug_in()? { "docker compose" } else { "docker-compose" })
+    }
+
     fn program(&self) -> Result<&Program> {
         if self.found.get().is_none() {
-            let _ = self.found.set(program(self.environment(&self.settings.image))?);
+            let _ = self.found.set(program(self.environment())?);
         }
         self.found.get().context("cannot find Docker Compose")
     }
 
-    fn environment(&self, image: &str) -> Vec<(OsString, OsString)> {
+    fn environment(&self) -> Vec<(OsString, OsString)> {
         let plain = self.app.plain_environment().into_iter();
         let passed_on = plain.filter(|(name, _)| PASSED_ON.iter().any(|passed| name == passed));
-        let added = [(self.settings.image_variable.as_str(), image), ("DOCKER_HOST", &self.engine.host())];
-        passed_on.chain(added.map(|(name, value)| (name.into(), value.into()))).collect()
+        // Of two files in one directory, each has the other's service for one that is left over, as a .env may want removed.
+        let own = [("DOCKER_HOST", self.engine.host()), ("COMPOSE_REMOVE_ORPHANS", "false".to_owned())];
+        passed_on.chain(own.map(|(name, value)| (name.into(), value.into()))).collect()
     }
+}
 
-    fn directory(&self) -> &Path {
-        self.file.parent().unwrap_or(Path::new("/"))
+/// The file that Compose would take in a directory.
+fn named_as_usual(directory: &Path) -> PathBuf {
+    let there = NAMES.iter().map(|name| directory.join(name)).find(|file| file.is_file());
+    there.unwrap_or_else(|| directory.join("docker-compose.yml"))
+}
+
+/// Whether two paths lead to the same file, or are the same.
+fn is_same(one: &Path, other: &Path) -> bool {
+    one == other || one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
+}
+
+/// What stands behind `NAME:` in a reference to an image; None: it has neither a tag nor a digest. A digest needs some tag before
+/// it, which Docker leaves unread.
+fn tag_of(reference: &str) -> Option<String> {
+    let name = reference.rsplit_once('/').map_or(reference, |(_, name)| name);
+    let (name, digest) = name.split_once('@').map_or((name, None), |(name, digest)| (name, Some(digest)));
+    let tag = name.split_once(':').map(|(_, tag)| tag);
+    match (tag, digest) {
+        (Some(tag), Some(digest)) => Some(format!("{tag}@{digest}")),
+        (None, Some(digest)) => Some(format!("cutover@{digest}")),
+        (tag, None) => tag.map(str::to_owned),
     }
 }
 
@@ -193,4 +338,23 @@ fn program(environment: Vec<(OsString, OsString)>) -> Result<Program> {
         return Ok((compose, &[]));
     }
     bail!("cannot find Docker Compose: install docker-compose-v2, docker-compose-plugin or docker-compose")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_is_what_stands_behind_the_name() {
+        let digest = "sha256:0123";
+        for (reference, tag) in [
+            ("user/app:v1".to_owned(), Some("v1".to_owned())),
+            (format!("127.0.0.1:5000/user/app:v1@{digest}"), Some(format!("v1@{digest}"))),
+            (format!("127.0.0.1:5000/user/app@{digest}"), Some(format!("cutover@{digest}"))),
+            ("127.0.0.1:5000/user/app".to_owned(), None),
+            ("app".to_owned(), None),
+        ] {
+            assert_eq!(tag_of(&reference), tag, "{reference}");
+        }
+    }
 }

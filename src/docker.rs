@@ -8,7 +8,7 @@ mod container;
 mod log;
 mod socket;
 
-pub use container::{Container, Health, KILLED};
+pub use container::{Container, Health, KILLED, is_reached_by_loopback};
 pub use log::{Line, Lines};
 
 use std::fs;

@@ -296,6 +296,7 @@ impl Layout {
         // One that is not there yet is about to be laid.
         app.owner.lend(|| if app.env_file().exists() { app.check_env_file() } else { Ok(()) })?;
         let missing = check::programs(&app)?;
+        check::services(&app)?;
         check::room(&app)?;
         let profiles = match &home_directory {
             Some(directory) => {

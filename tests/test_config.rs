@@ -155,6 +155,36 @@ fn containers_need_other_sections_than_processes() {
 }
 
 #[test]
+fn containers_are_told_apart_by_what_is_said_of_both() {
+    let section = |lines: &str| format!("own = true\n[compose]\nimage = \"user/shop\"\n{lines}");
+    let wrong = |lines: &str, line: usize, parts: &[&str]| refused("own = true", &section(lines), line, parts);
+    wrong("", 12, &["[compose] missing key `image_variable`, or `tag_variable`"]);
+    wrong("image_variable = \"X\"\ntag_variable = \"Y\"", 15, &["both image_variable and tag_variable"]);
+    wrong("tag_variable = \"X\"\nport_variable = \"X\"", 15, &["port_variable and tag_variable are both X"]);
+    let wrong = |lines: &str, parts: &[&str]| wrong(&format!("tag_variable = \"X\"\n{lines}"), 15, parts);
+    wrong("file = { A = \"a.yml\" }", &["file says nothing of B"]);
+    wrong("file = { A = \"a.yml\", blue = \"b.yml\" }", &["file names \"blue\": the instances are A and B"]);
+    wrong("file = \"\"", &["expected a path, got an empty string"]);
+    wrong("file = { A = \"a.yml\", B = 1 }", &["expected a text, or one for each instance"]);
+    wrong("file = [\"a.yml\", \"b.yml\"]", &["expected a text, or one for each instance such as { A = "]);
+    wrong("env_file = { B = \".env.b\" }", &["env_file says nothing of A"]);
+    wrong("service = \"-app\"", &["expected a service's name such as \"app\", got \"-app\""]);
+    wrong("service = { A = \"a/b\", B = \"b\" }", &["got \"a/b\""]);
+    wrong("project = \"Shop\"", &["a project's name is lower-case letters, digits, - and _, not \"Shop\""]);
+    wrong("project = \"shop\"\nservice = \"app\"", &["both instances are service app of project shop"]);
+    wrong("project = { A = \"shop\", B = \"shop\" }\nservice = { A = \"app\", B = \"app\" }", &["give each a project"]);
+    for fine in [
+        "service = \"app\"",
+        "project = \"shop\"",
+        "file = { A = \"a\", B = \"b\" }\nservice = \"app\"\nproject = { A = \"1\", B = \"2\" }",
+    ] {
+        let compose = format!("[compose]\nimage = \"user/shop\"\ntag_variable = \"X\"\n{fine}\n");
+        let home = BareHome::new(&format!("app = \"shop\"\nnginx.own = true\n{compose}"));
+        home.run("disabled-instance", &[]).is(0, "A\n", "");
+    }
+}
+
+#[test]
 fn a_configuration_that_is_not_there_is_named_with_what_lays_it() {
     let home = BareHome::new(GOOD);
     let file = home.path().canonicalize().unwrap().join("config.toml");

@@ -300,7 +300,7 @@ fn each_documented_default_is_what_leaving_the_key_out_means() {
 fn a_key_is_called_required_exactly_when_it_is() {
     let page = read("man/cutover-config.5");
     let required: Vec<&str> = page.lines().filter(|line| line.ends_with(" required")).collect();
-    assert_eq!(required.len(), 7, "{required:?}");
+    assert_eq!(required.len(), 6, "{required:?}");
     let processes = "app = \"x\"\n[source]\ngit = \"x\"\n[run]\ncommand = \"x\"\n";
     let workers =
         "app = \"x\"\n[source]\ngit = \"x\"\n[run]\ncommand = \"x\"\n[[worker]]\nname = \"x\"\ncommand = \"x\"\n";

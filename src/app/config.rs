@@ -94,15 +94,33 @@ pub enum Runner {
 }
 
 /// `[compose]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Compose {
-    /// The Compose file, in the home or absolute; the instances are services in it.
-    #[serde(default = "default_compose_file", deserialize_with = "path")]
-    pub file: PathBuf,
-    /// The variable that stands for the image in that file.
-    #[serde(deserialize_with = "variable_name")]
-    pub image_variable: String,
+    /// The Compose file, or the directory in which it has one of Compose's own names; in the home or absolute.
+    #[serde(default = "default_compose_file", deserialize_with = "paths")]
+    pub file: Each<PathBuf>,
+    /// The service that an instance is; None: the one of its name.
+    #[serde(default, deserialize_with = "services")]
+    pub service: Option<Each<String>>,
+    /// The project that the service is in; None: as [`Compose::project_of`] has it.
+    #[serde(default, deserialize_with = "projects")]
+    pub project: Option<Each<String>>,
+    /// What Compose reads instead of `.env`, in the home or absolute; None: `.env`.
+    #[serde(default, deserialize_with = "optional_paths")]
+    pub env_file: Option<Each<PathBuf>>,
+    /// The variable that stands for the image in that file; None: there is one for the tag.
+    #[serde(default, deserialize_with = "optional_variable_name")]
+    pub image_variable: Option<String>,
+    /// The variable that stands for the image's tag; None: there is one for the whole image.
+    #[serde(default, deserialize_with = "optional_variable_name")]
+    pub tag_variable: Option<String>,
+    /// The variable that is given the instance's port; None: none is.
+    #[serde(default, deserialize_with = "optional_variable_name")]
+    pub port_variable: Option<String>,
+    /// The variable that is given the instance's name; None: none is.
+    #[serde(default, deserialize_with = "optional_variable_name")]
+    pub instance_variable: Option<String>,
     /// The image, without a tag.
     #[serde(deserialize_with = "image_name")]
     pub image: String,
@@ -118,6 +136,79 @@ pub struct Compose {
     pub docker_host: Option<PathBuf>,
 }
 
+/// The keys of `[compose]` that say where an image comes from, and nothing of how a container of it is run.
+pub const OF_IMAGES: [&str; 4] = ["image", "ref", "pull", "docker_host"];
+
+/// A value for both instances, or one for each by its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Each<T> {
+    /// The same for both.
+    Both(T),
+    /// For each its own.
+    Own(BTreeMap<String, T>),
+}
+
+impl<T> Each<T> {
+    /// The value for an instance; None: there is none, as for one that was renamed.
+    pub fn of(&self, instance: &Instance) -> Option<&T> {
+        match self {
+            Each::Both(value) => Some(value),
+            Each::Own(values) => values.get(instance.name()),
+        }
+    }
+}
+
+impl Compose {
+    /// The service that an instance is.
+    pub fn service_of<'a>(&'a self, instance: &'a Instance) -> &'a str {
+        self.service.as_ref().and_then(|service| service.of(instance)).map_or(instance.name(), String::as_str)
+    }
+
+    /// The project of an instance of the app. Two instances that are one service need one each: it is called after both the app
+    /// and the instance then, unless configured. None: it is Compose's to say.
+    pub fn project_of(&self, app: &str, instances: &[Instance; 2], instance: &Instance) -> Option<String> {
+        let configured = self.project.as_ref().and_then(|project| project.of(instance)).cloned();
+        let [first, second] = instances;
+        let are_one = self.service_of(first) == self.service_of(second);
+        configured.or_else(|| are_one.then(|| format!("{app}-{instance}").to_ascii_lowercase()))
+    }
+
+    /// The key and the name of the variable by which an image goes in.
+    pub fn variable_of_image(&self) -> (&'static str, &str) {
+        self.variables().next().unwrap_or_default()
+    }
+
+    /// How a service has its image in the Compose file.
+    pub fn image_as_written(&self) -> String {
+        match self.variable_of_image() {
+            ("tag_variable", variable) => format!("`image: {}:${{{variable}}}`", self.image),
+            (_, variable) => format!("`image: ${{{variable}}}`"),
+        }
+    }
+
+    /// The variables that Compose is given, by their keys.
+    pub fn variables(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let keys = [
+            ("image_variable", &self.image_variable),
+            ("tag_variable", &self.tag_variable),
+            ("port_variable", &self.port_variable),
+            ("instance_variable", &self.instance_variable),
+        ];
+        keys.into_iter().filter_map(|(key, name)| Some((key, name.as_deref()?)))
+    }
+
+    /// Whether containers are run and found in the same way by both.
+    pub fn is_run_like(&self, other: &Compose) -> bool {
+        self.clone().run_as(other.clone()) == *self
+    }
+
+    /// These settings with what recorded ones say of how a container is run.
+    fn run_as(self, recorded: Compose) -> Compose {
+        let Compose { image, reference, pull, docker_host, .. } = self;
+        Compose { image, reference, pull, docker_host, ..recorded }
+    }
+}
+
 /// When the registry is asked for an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -129,6 +220,8 @@ pub enum Pull {
     Missing,
     /// Not at all: images are built or loaded here.
     Never,
+    /// Not at all: Compose builds the image for each deploy, as the service's `build` says.
+    Build,
 }
 
 /// `[source]`
@@ -447,8 +540,12 @@ impl Config {
 
     /// This configuration with the settings by which an instance is run: they belong to its release.
     pub fn with_settings(self, recorded: Config) -> Config {
-        let Config { run, health, workers, text, .. } = recorded;
-        Config { run, health, workers, text, ..self }
+        let Config { run, health, workers, text, compose: run_as, .. } = recorded;
+        let compose = match (self.compose, run_as) {
+            (Some(own), Some(run_as)) => Some(own.run_as(run_as)),
+            (own, _) => own,
+        };
+        Config { run, health, workers, text, compose, ..self }
     }
 
     /// Whether the instances are containers.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 
-use super::{App, Config, Instance, ReleaseId};
+use super::{App, Config, Instance, ReleaseId, config};
 use crate::bounded::{self, Links};
 use crate::durable;
 use crate::outcome::usage;
@@ -22,7 +22,7 @@ const BEFORE: &str = ".before";
 pub(super) const INSTANCES: &str = "instances";
 /// Commands may hold secrets.
 const MODE: u32 = 0o600;
-/// The sections by which a running instance goes.
+/// The sections by which a running instance goes; a container also by `[compose]`.
 pub const SETTINGS: [&str; 3] = ["run", "health", "worker"];
 /// What the files say of themselves.
 const HEADING: &str = "\
@@ -59,10 +59,27 @@ impl App {
         let recorded = Config::recorded(&text).map_err(|mistake| {
             usage(format!("cannot use {}: {mistake}; without it, config.toml counts", file.display()))
         })?;
-        // Those of a container say nothing of processes, nor the other way round.
+        Ok(self.by(recorded))
+    }
+
+    /// This app with the settings of each release that an instance has, or had, and with those of config.toml, by which one may have
+    /// failed to start; as far as they can be read.
+    pub fn as_ever_run(&self, instance: &Instance) -> Vec<App> {
+        let files = fs::read_dir(self.instances()).into_iter().flatten().flatten().map(|entry| entry.path());
+        let of_instance = files.filter(|file| {
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            name.strip_suffix(SUFFIX).and_then(|name| name.split_once('.')).is_some_and(|(of, _)| of == instance.name())
+        });
+        let recorded =
+            of_instance.chain([self.config_file()]).filter_map(|file| Config::recorded(&read(&file).ok()??).ok());
+        recorded.map(|recorded| self.by(recorded)).collect()
+    }
+
+    /// This app with recorded settings. Those of a container say nothing of processes, nor the other way round.
+    fn by(&self, recorded: Config) -> App {
         let fits = recorded.runs_containers() == self.config.runs_containers();
         let config = if fits { self.config.clone().with_settings(recorded) } else { self.config.clone() };
-        Ok(App { config, ..self.clone() })
+        App { config, ..self.clone() }
     }
 
     /// Whether an instance runs its release by what is configured now, so far as is known.
@@ -237,7 +254,14 @@ fn settings_text(config: &str) -> Result<String> {
 }
 
 /// The sections by which a running instance goes; those that are not there are None.
-fn sections(text: &str) -> [Option<toml::Value>; 3] {
+fn sections(text: &str) -> Vec<Option<toml::Value>> {
     let mut table: toml::Table = text.parse().unwrap_or_default();
-    SETTINGS.map(|section| table.remove(section))
+    let mut sections: Vec<_> = SETTINGS.iter().map(|section| table.remove(*section)).collect();
+    let runner = table.get("runner").and_then(toml::Value::as_str);
+    if let (None | Some("compose"), Some(toml::Value::Table(compose))) = (runner, table.get("compose")) {
+        let mut run_by = compose.clone();
+        run_by.retain(|key, _| !config::OF_IMAGES.contains(&key));
+        sections.push(Some(run_by.into()));
+    }
+    sections
 }

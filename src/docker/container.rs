@@ -141,8 +141,8 @@ impl Container {
 
     /// Whether this port of the host's loopback leads to it.
     pub fn publishes(&self, port: u16) -> bool {
-        let is_reached = |address: &str| matches!(address, "" | "0.0.0.0" | "::" | "127.0.0.1");
-        let is_it = |binding: &Binding| is_reached(&binding.host_ip) && binding.host_port == port.to_string();
+        let is_it =
+            |binding: &Binding| is_reached_by_loopback(&binding.host_ip) && binding.host_port == port.to_string();
         self.host_config.network_mode == "host" || self.bindings().any(is_it)
     }
 
@@ -186,6 +186,11 @@ impl Health {
             }
         }
     }
+}
+
+/// Whether what is published on an address of the host is reached at 127.0.0.1.
+pub fn is_reached_by_loopback(address: &str) -> bool {
+    matches!(address, "" | "0.0.0.0" | "::" | "127.0.0.1")
 }
 
 /// An exit code in words.

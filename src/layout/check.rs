@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::sys::statvfs::statvfs;
@@ -18,7 +19,7 @@ use crate::compose::Project;
 use crate::deadline::Deadline;
 use crate::lock;
 use crate::nginx;
-use crate::outcome::{self, usage};
+use crate::outcome::{self, Exit, exit_of, usage};
 use crate::output;
 use crate::process::{self, Owner, Pid};
 use crate::runner;
@@ -26,6 +27,8 @@ use crate::trust;
 
 /// How the mark of a home is called while it is written.
 const BEGUN_MARK: &str = "..cutover.new";
+/// How long Compose may take to read the files of both instances.
+const READING: Duration = Duration::from_secs(60);
 /// The least room that a few releases of a small app need, in bytes.
 const ROOM: u64 = 100_000_000;
 
@@ -230,10 +233,23 @@ pub fn containers(app: &App) -> Option<String> {
     }
     let checked = app.owner.lend(|| {
         let project = Project::of(app)?;
-        project.file()?;
+        project.check_files()?;
         project.engine.ping()
     });
     checked.err().map(|error| format!("deploys will fail until this is mended: {error:#}"))
+}
+
+/// Fails when a Compose file that is there does not do what is configured: a service that ignores the variable of its image would
+/// deploy, and not go back. What Compose, which runs as the owner, does not answer for another reason is told by a deploy.
+pub fn services(app: &App) -> Result<()> {
+    if app.runner() != Runner::Compose {
+        return Ok(());
+    }
+    app.owner.lend(|| {
+        let project = Project::of(app)?;
+        let checked = project.check_files().map_or(Ok(()), |()| project.check_services(Deadline::after(READING)));
+        checked.or_else(|error| if exit_of(&error) == Exit::Usage { Err(error) } else { Ok(()) })
+    })
 }
 
 /// How the repository is to be asked now and then where no systemd does it; None: nobody wants it.

@@ -30,7 +30,7 @@ const NEXT: Duration = Duration::from_millis(200);
 
 /// The present life of an instance; None: its container does not run, or there is none.
 pub fn life(app: &App, instance: &Instance) -> Result<Option<Life>> {
-    let project = Project::of(app)?;
+    let project = Project::of_instance(app, instance)?;
     let Some(container) = project.container(instance)?.filter(Container::is_kept) else { return Ok(None) };
     let last_exit = if container.restart_count > 0 { last_exit(&project, &container)? } else { None };
     let itself = MemberNote {
@@ -56,7 +56,7 @@ fn last_exit(project: &Project, container: &Container) -> Result<Option<String>>
 
 /// How an instance's container ended last. That its memory was at its limit may be known a little later than its end.
 pub fn end_in_words(app: &App, instance: &Instance) -> Result<String> {
-    let project = Project::of(app)?;
+    let project = Project::of_instance(app, instance)?;
     let patience = Deadline::after(KNOWN);
     loop {
         let Some(container) = project.container(instance)? else { return Ok("its container is gone".to_owned()) };
@@ -69,14 +69,14 @@ pub fn end_in_words(app: &App, instance: &Instance) -> Result<String> {
 
 /// The main process of an instance's container; None: it does not run.
 pub fn main_process(app: &App, instance: &Instance) -> Result<Option<Process>> {
-    let container = Project::of(app)?.container(instance)?;
+    let container = Project::of_instance(app, instance)?.container(instance)?;
     let pid = container.map(|container| container.state.pid).filter(|pid| *pid > 0);
     Ok(pid.and_then(|pid| Process::with_pid(Pid::from_raw(pid))))
 }
 
 /// What an instance's container holds of memory, in bytes; None: it does not run.
 pub fn memory(app: &App, instance: &Instance) -> Result<Option<u64>> {
-    let project = Project::of(app)?;
+    let project = Project::of_instance(app, instance)?;
     let container = project.container(instance)?.filter(|container| container.state.running);
     container.map(|container| project.engine.memory(&container)).transpose().map(Option::flatten)
 }
@@ -85,7 +85,7 @@ pub fn memory(app: &App, instance: &Instance) -> Result<Option<u64>> {
 pub fn runs_another_release(app: &App, instance: &Instance) -> Result<bool> {
     let Some(release) = app.release_of(instance)? else { return Ok(false) };
     let Some(image) = image::of_release(app, &release)? else { return Ok(false) };
-    let project = Project::of(app)?;
+    let project = Project::of_instance(app, instance)?;
     let Some(container) = project.container(instance)?.filter(Container::is_kept) else { return Ok(false) };
     if container.image == image.id {
         return Ok(false);
@@ -100,7 +100,7 @@ pub fn adopt(app: &App, instance: &Instance, deadline: Deadline) -> Result<Optio
     if app.release_of(instance)?.is_some() {
         return Ok(None);
     }
-    let project = Project::of(app)?;
+    let project = Project::of_instance(app, instance)?;
     let Some(container) = project.container(instance)?.filter(Container::is_kept) else { return Ok(None) };
     let Some(image) = Image::of_container(&project, &container)? else { return Ok(None) };
     let release = source::make(app, &Origin::Image(image), false, &mut About::default(), deadline)?;
@@ -110,7 +110,7 @@ pub fn adopt(app: &App, instance: &Instance, deadline: Deadline) -> Result<Optio
 
 /// Has Compose make a container for an instance, which has none that runs, and start it.
 pub fn start(app: &App, instance: &Instance, release: &ReleaseId, deadline: Deadline) -> Result<()> {
-    let project = Project::of(app)?;
+    let project = Project::of_instance(app, instance)?;
     let image = image::of_release(app, release)?;
     let image = image.ok_or_else(|| anyhow!("release {release} is no image; update-instance {instance} makes one"))?;
     let Present { name, id } = image::ensure(app, &project, release, &image, deadline)?;
@@ -137,8 +137,8 @@ fn is_as_configured(
 ) -> Result<()> {
     let (port, here) = (instance.port(), container.name.trim_start_matches('/'));
     if container.image != id {
-        let (wanted, variable) = (&image.reference, &project.settings.image_variable);
-        let remedy = format!("`image: ${{{variable}}}` should be its image in the Compose file");
+        let (wanted, written) = (&image.reference, project.settings.image_as_written());
+        let remedy = format!("{written} should be its image in the Compose file");
         return Err(usage(format!("{here} runs another image than {wanted}: {remedy}")));
     }
     if !container.publishes(port.number()) {
@@ -153,16 +153,18 @@ fn is_as_configured(
 /// Removes an instance's containers. What was made for them without a name goes too, when it was we who had them made:
 /// in a volume without a name that is older, there may be what somebody wants.
 pub fn remove(app: &App, instance: &Instance) -> Result<()> {
-    let project = Project::of(app)?;
-    for container in project.containers(instance)? {
-        // Nobody else names an image by both its tag and its digest, or by its id.
+    let engine = Project::of_instance(app, instance)?.engine;
+    for container in all_containers(app, instance)? {
+        // Nobody else names an image by both its tag and its digest, by its id, or by a tag of ours.
         let image = &container.config.image;
-        let is_ours = image.starts_with("sha256:") || image.contains("@sha256:");
+        let is_ours = image.starts_with("sha256:")
+            || image.contains("@sha256:")
+            || image.contains(&format!(":{}", image::own_tag(app)));
         // Volumes go in the same step, so that one killed in between leaves none that nobody knows; but for those that
         // Compose handed on from an older container, which are the engine's no more.
-        project.engine.remove(&container, is_ours)?;
+        engine.remove(&container, is_ours)?;
         if is_ours {
-            container.volumes_without_name().try_for_each(|volume| project.engine.remove_volume(volume))?;
+            container.volumes_without_name().try_for_each(|volume| engine.remove_volume(volume))?;
         }
     }
     Ok(())
@@ -171,16 +173,38 @@ pub fn remove(app: &App, instance: &Instance) -> Result<()> {
 /// Ends an instance's containers, each within its own grace period. They stay until the next start, for what they have
 /// printed.
 pub fn stop(app: &App, instance: &Instance) -> Result<()> {
-    let project = Project::of(app)?;
-    for container in project.containers(instance)?.iter().filter(|container| container.is_kept()) {
-        project.engine.stop(container)?;
+    let engine = Project::of_instance(app, instance)?.engine;
+    for container in all_containers(app, instance)?.iter().filter(|container| container.is_kept()) {
+        engine.stop(container)?;
     }
     Ok(())
 }
 
+/// The containers of an instance by the settings of each of its releases, and by those of config.toml: where `[compose]` has
+/// changed, one may be left that those of the present release do not find, and that has its name or its port. None is the other
+/// instance's.
+fn all_containers(app: &App, instance: &Instance) -> Result<Vec<Container>> {
+    let present = Project::of_instance(app, instance)?;
+    let mut found = present.containers(instance)?;
+    let mut looked = vec![present];
+    for before in app.as_ever_run(instance) {
+        let project = Project::of(&before)?;
+        if !looked.iter().any(|other| other.settings.is_run_like(&project.settings)) {
+            found.extend(project.containers(instance)?);
+            looked.push(project);
+        }
+    }
+    let other = app.other(instance);
+    let others = if looked.len() > 1 { Project::of_instance(app, other)?.containers(other)? } else { Vec::new() };
+    found.retain(|container| others.iter().all(|other| other.id != container.id));
+    found.sort_by(|one, other| one.id.cmp(&other.id));
+    found.dedup_by(|one, other| one.id == other.id);
+    Ok(found)
+}
+
 /// What Docker's own health check says, where the image declares one. Err: what is not healthy, in words.
 pub fn health(app: &App, instance: &Instance) -> Result<(), String> {
-    let container = Project::of(app).and_then(|project| project.container(instance));
+    let container = Project::of_instance(app, instance).and_then(|project| project.container(instance));
     let container = container.map_err(|error| format!("{error:#}"))?;
     match container.filter(|container| container.state.running) {
         Some(container) => container.state.health.map_or(Ok(()), |health| health.check()),
@@ -190,7 +214,7 @@ pub fn health(app: &App, instance: &Instance) -> Result<(), String> {
 
 /// The same, when it is sure: neither a check that has not succeeded yet, nor a Docker that does not answer, says anything.
 pub fn not_unhealthy(app: &App, instance: &Instance) -> Result<(), String> {
-    let container = Project::of(app).and_then(|project| project.container(instance)).ok().flatten();
+    let container = Project::of_instance(app, instance).and_then(|project| project.container(instance)).ok().flatten();
     let health = container.and_then(|container| container.state.health).filter(Health::is_unhealthy);
     health.map_or(Ok(()), |health| health.check())
 }
@@ -217,7 +241,7 @@ pub fn with_output_kept(app: &App, instance: &Instance, error: Error) -> Error {
 
 /// The wanted ones of the lines that an instance's container has printed, oldest first.
 pub fn lines(app: &App, instance: &Instance, choice: &Choice) -> Result<Vec<Line>> {
-    let project = Project::of(app)?;
+    let project = Project::of_instance(app, instance)?;
     let container = project.container(instance)?;
     container.map_or_else(|| Ok(Vec::new()), |container| Ok(printed(&project, &container, choice)?.0))
 }
@@ -250,7 +274,7 @@ fn dated(line: docker::Line) -> Line {
 /// The last `count` lines of a container's present life only, or of the last one in which it printed anything: for errors,
 /// which quote a few.
 pub fn last_lines_of_life(app: &App, instance: &Instance, count: usize) -> Result<Vec<String>> {
-    let project = Project::of(app)?;
+    let project = Project::of_instance(app, instance)?;
     let Some(container) = project.container(instance)? else { return Ok(Vec::new()) };
     let ends = project.engine.ends(&container)?;
     let begins = std::iter::once(UNIX_EPOCH).chain(ends.iter().map(|end| end.at));
@@ -293,7 +317,7 @@ pub struct Follower {
 impl Follower {
     /// The wanted ones of the lines so far, and what goes on right behind them.
     pub fn of(app: &App, instance: &Instance, choice: &Choice) -> Result<(Vec<Line>, Follower)> {
-        let project = Project::of(app)?;
+        let project = Project::of_instance(app, instance)?;
         project.engine.ping()?;
         let begun = project.container(instance)?.map(|container| printed(&project, &container, choice)).transpose()?;
         let (known, mark) = begun.unzip();
@@ -324,7 +348,7 @@ impl Follower {
 
 /// Sends what an instance prints behind a mark until nobody listens any more.
 fn follow(app: &App, instance: &Instance, mut mark: Option<Mark>, sender: &Sender<Result<Line>>) -> Result<()> {
-    let project = Project::of(app)?;
+    let project = Project::of_instance(app, instance)?;
     loop {
         if let Some(container) = project.container(instance)? {
             let known = mark.take().filter(|mark| mark.id == container.id);

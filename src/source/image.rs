@@ -97,10 +97,17 @@ pub fn wanted(app: &App, tag: &str, deadline: Deadline) -> Result<Image> {
         (Pull::Never, None) => {
             bail!("cannot find image {reference} on this machine, and pull = \"never\" in [compose]")
         }
-        (Pull::Always, Some(_)) => {}
-        (Pull::Always | Pull::Missing, None) => note(app, &reference, None)?,
+        (Pull::Build, _) if reference.contains('@') => {
+            return Err(usage(format!("cannot build {reference}: with pull = \"build\" in [compose], name a tag")));
+        }
+        (Pull::Always | Pull::Build, Some(_)) => {}
+        (Pull::Always | Pull::Missing | Pull::Build, None) => note(app, &reference, None)?,
     }
-    project.pull(&reference, deadline).or_else(|error| {
+    let brought = match project.settings.pull {
+        Pull::Build => project.build(&reference, deadline),
+        _ => project.pull(&reference, deadline),
+    };
+    brought.or_else(|error| {
         if present.is_none() {
             // Whatever gets this name later is somebody else's.
             forget(app, &reference)?;
@@ -116,7 +123,7 @@ pub fn wanted(app: &App, tag: &str, deadline: Deadline) -> Result<Image> {
         // The next deploy tries again.
         let _ = project.engine.untag(&left.id);
     }
-    let image = Image::of(&project, &reference)?.ok_or_else(|| not_of_the_variable(&reference))?;
+    let image = Image::of(&project, &reference)?.ok_or_else(|| not_brought(&reference))?;
     if pulled(app)?.iter().any(|one| one.reference == reference) {
         note(app, &reference, Some(&image.id))?;
     }
@@ -174,17 +181,26 @@ pub fn ensure(app: &App, project: &Project, release: &ReleaseId, image: &Image, 
     if let Some(present) = present(app, project, release, image)? {
         // Together with its tag it may have lost its digest.
         let is_known = project.engine.image(&exact)?.is_some_and(|named| named.id == present.id);
-        return Ok(Present { name: if is_known { exact } else { present.id.clone() }, id: present.id });
+        let name = match (is_known && image.digest.is_some(), &project.settings.tag_variable) {
+            (true, _) => exact,
+            (false, None) => present.id.clone(),
+            // No tag stands for an id.
+            (false, Some(_)) => {
+                keep_name(app, project, release, &present)?;
+                own_name(app, project, release)
+            }
+        };
+        return Ok(Present { name, id: present.id });
     }
     let remedy = format!("`docker load` it as {}, or deploy", own_name(app, project, release));
     let gone = format!("image {} ({}) is gone from this machine: {remedy}", image.reference, image.id);
-    if image.digest.is_none() || project.settings.pull == Pull::Never {
+    if image.digest.is_none() || matches!(project.settings.pull, Pull::Never | Pull::Build) {
         bail!("{gone}");
     }
     note(app, &exact, None)?;
     let pulled = project.pull(&exact, deadline);
     pulled.map_err(|error| failure(exit_of(&error), format!("{gone}; {error:#}")))?;
-    let pulled = project.engine.image(&exact)?.ok_or_else(|| not_of_the_variable(&exact))?;
+    let pulled = project.engine.image(&exact)?.ok_or_else(|| not_brought(&exact))?;
     note(app, &exact, Some(&pulled.id))?;
     Ok(Present { name: exact, id: pulled.id })
 }
@@ -202,10 +218,10 @@ pub fn present(app: &App, project: &Project, release: &ReleaseId, image: &Image)
     Ok(None)
 }
 
-/// Why there is no image after a pull that went well.
-fn not_of_the_variable(reference: &str) -> anyhow::Error {
-    let reason = "although Compose has pulled it: the image of the service must come from image_variable";
-    usage(format!("cannot find image {reference}, {reason}"))
+/// Why there is no image after a pull that went well, as Compose's does with a service that it could build.
+fn not_brought(reference: &str) -> anyhow::Error {
+    let remedy = "where it is built here, set pull = \"build\" in [compose]";
+    usage(format!("cannot find image {reference}, although Compose has pulled it: {remedy}"))
 }
 
 /// The images of all releases.
@@ -223,17 +239,22 @@ fn retained(app: &App) -> Result<Vec<(ReleaseId, Image)>> {
 /// removes what has none.
 fn keep_names(app: &App, project: &Project) -> Result<()> {
     for (id, image) in retained(app)? {
-        if let Some(present) = present(app, project, &id, &image)?
-            && !present.repo_tags.contains(&own_name(app, project, &id))
-        {
-            project.engine.tag(&present.id, &project.settings.image, &format!("{}{id}", own_tag(app)))?;
+        if let Some(present) = present(app, project, &id, &image)? {
+            keep_name(app, project, &id, &present)?;
         }
     }
     Ok(())
 }
 
+fn keep_name(app: &App, project: &Project, release: &ReleaseId, present: &docker::Image) -> Result<()> {
+    match present.repo_tags.contains(&own_name(app, project, release)) {
+        true => Ok(()),
+        false => project.engine.tag(&present.id, &project.settings.image, &format!("{}{release}", own_tag(app))),
+    }
+}
+
 /// How the tags begin that are given here.
-fn own_tag(app: &App) -> String {
+pub fn own_tag(app: &App) -> String {
     format!("cutover-{}-", app.name())
 }
 

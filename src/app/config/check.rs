@@ -1,7 +1,7 @@
 //! What must hold of a configuration beyond each key's own value, and where in the file it does not.
 
-use super::{Config, Runner};
-use crate::app::names::Port;
+use super::{Compose, Config, Each, Runner};
+use crate::app::names::{Instance, Port};
 
 /// The most processes among which clients are divided: nginx gets an upstream for each of each number of them.
 const MOST_STICKY: usize = 16;
@@ -10,6 +10,9 @@ impl Config {
     /// Checks a configuration that was read from this text. The error names the line.
     pub fn check(&self, text: &str) -> Result<(), String> {
         self.has_what_runs_it()?;
+        if let Some(compose) = self.compose.as_ref().filter(|_| self.runs_containers()) {
+            self.tells_containers_apart(compose, text)?;
+        }
         self.has_ports_of_its_own(text)?;
         if self.nginx.sticky && self.processes() > MOST_STICKY {
             let at = at_line(text, "nginx", "sticky").unwrap_or_default();
@@ -39,6 +42,55 @@ impl Config {
             _ if self.run.command.is_empty() => missing("run"),
             _ => Ok(()),
         }
+    }
+
+    /// What differs between the instances is said for both; they are two containers; and each variable holds one thing.
+    fn tells_containers_apart(&self, compose: &Compose, text: &str) -> Result<(), String> {
+        let mistake = |key: &str, what: String| {
+            let at = at_line(text, "compose", key).or_else(|| at_line(text, "compose", ""));
+            let at = at.unwrap_or_default();
+            Err(format!("{at}[compose] {what}; see cutover-config(5)"))
+        };
+        let names = self.instances.each_ref().map(Instance::name);
+        for (key, given) in [
+            ("file", named(Some(&compose.file))),
+            ("service", named(compose.service.as_ref())),
+            ("project", named(compose.project.as_ref())),
+            ("env_file", named(compose.env_file.as_ref())),
+        ] {
+            let Some(given) = given else { continue };
+            if let Some(unknown) = given.iter().find(|name| !names.contains(name)) {
+                let [first, second] = names;
+                return mistake(key, format!("{key} names {unknown:?}: the instances are {first} and {second}"));
+            }
+            if let Some(missing) = names.iter().find(|name| !given.contains(name)) {
+                return mistake(key, format!("{key} says nothing of {missing}"));
+            }
+        }
+        let [first, second] = self.instances.each_ref().map(|instance| {
+            (compose.service_of(instance), compose.project_of(self.app.as_str(), &self.instances, instance))
+        });
+        if first == second {
+            let (service, project) = (first.0, first.1.unwrap_or_default());
+            let what = format!("both instances are service {service} of project {project}: give each a project");
+            return mistake("project", what);
+        }
+        let variables: Vec<(&str, &str)> = compose.variables().collect();
+        match (&compose.image_variable, &compose.tag_variable) {
+            (None, None) => {
+                return mistake("", "missing key `image_variable`, or `tag_variable` for the tag alone".to_owned());
+            }
+            (Some(_), Some(_)) => {
+                return mistake("tag_variable", "has both image_variable and tag_variable: choose one".to_owned());
+            }
+            _ => {}
+        }
+        for (at, (key, name)) in variables.iter().enumerate() {
+            if let Some((other, _)) = variables.iter().take(at).find(|(_, other)| other == name) {
+                return mistake(key, format!("{key} and {other} are both {name}"));
+            }
+        }
+        Ok(())
     }
 
     /// The ports that are not the instances' must not be theirs, nor each other's.
@@ -78,6 +130,14 @@ impl Config {
             taken.push((port, format!("{key} in [{section}]")));
         }
         Ok(())
+    }
+}
+
+/// The instances for which there is a value each; None: there is one for both, or none.
+fn named<T>(given: Option<&Each<T>>) -> Option<Vec<&str>> {
+    match given {
+        Some(Each::Own(values)) => Some(values.keys().map(String::as_str).collect()),
+        Some(Each::Both(_)) | None => None,
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::{Build, Check, Deploy, Health, Hooks, Nginx, Processes, Push, Run, Standby, StopSignalTo};
+use super::{Build, Check, Deploy, Each, Health, Hooks, Nginx, Processes, Push, Run, Standby, StopSignalTo};
 use crate::app::names::{Instance, Port};
 use crate::health::StatusSet;
 
@@ -127,8 +127,8 @@ pub fn default_push_port() -> Port {
     port(20203)
 }
 
-pub fn default_compose_file() -> PathBuf {
-    PathBuf::from("docker-compose.yml")
+pub fn default_compose_file() -> Each<PathBuf> {
+    Each::Both(PathBuf::from("."))
 }
 
 pub fn default_tag() -> String {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 use ureq::http::uri::Authority;
 use ureq::http::{HeaderName, HeaderValue};
 
-use super::{Check, Processes, Worker};
+use super::{Check, Each, Processes, Worker};
 use crate::app::names::Instance;
 use crate::docker;
 use crate::harmless::{harmless, is_harmful};
@@ -243,11 +243,66 @@ pub(super) fn docker_host<'de, D: Deserializer<'de>>(from: D) -> Result<Option<P
     from_text(from, |text| docker::socket_of(text).map(Some))
 }
 
-pub(super) fn variable_name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+/// One value for both instances, or a table with one for each.
+fn each<'de, D: Deserializer<'de>, T>(from: D, make: fn(&str) -> Result<T, String>) -> Result<Each<T>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Given {
+        Both(String),
+        Own(BTreeMap<String, String>),
+    }
+    let expected = "expected a text, or one for each instance such as { A = \"a\", B = \"b\" }";
+    let made = match Given::deserialize(from).map_err(|_| de::Error::custom(expected))? {
+        Given::Both(text) => make(&text).map(Each::Both),
+        Given::Own(texts) => {
+            let made = texts.into_iter().map(|(name, text)| Ok((name, make(&text)?)));
+            made.collect::<Result<_, String>>().map(Each::Own)
+        }
+    };
+    made.map_err(de::Error::custom)
+}
+
+pub(super) fn paths<'de, D: Deserializer<'de>>(from: D) -> Result<Each<PathBuf>, D::Error> {
+    each(from, |text| match text {
+        "" => Err("expected a path, got an empty string".to_owned()),
+        _ => plain_word(text).map(PathBuf::from),
+    })
+}
+
+pub(super) fn optional_paths<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Each<PathBuf>>, D::Error> {
+    paths(from).map(Some)
+}
+
+/// As the Compose Specification has it.
+pub(super) fn services<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Each<String>>, D::Error> {
+    let make = |text: &str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        match text.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '_') && text.bytes().all(plain) {
+            true => Ok(text.to_owned()),
+            false => Err(format!("expected a service's name such as \"app\", got {text:?}")),
+        }
+    };
+    each(from, make).map(Some)
+}
+
+/// As both generations of Compose take it: what it makes of another name differs.
+pub(super) fn projects<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Each<String>>, D::Error> {
+    let make = |text: &str| {
+        let begins_well = text.starts_with(|first: char| first.is_ascii_lowercase() || first.is_ascii_digit());
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
+        match begins_well && text.bytes().all(plain) {
+            true => Ok(text.to_owned()),
+            false => Err(format!("a project's name is lower-case letters, digits, - and _, not {text:?}")),
+        }
+    };
+    each(from, make).map(Some)
+}
+
+pub(super) fn optional_variable_name<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     from_text(from, |text| {
         let begins_well = text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
         match begins_well && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-            true => Ok(text.to_owned()),
+            true => Ok(Some(text.to_owned())),
             false => Err(format!("expected a variable's name such as \"APP_IMAGE\", got {text:?}")),
         }
     })
