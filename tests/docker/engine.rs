@@ -166,6 +166,12 @@ impl Engine {
 
     /// Builds such a version under a tag.
     pub fn build(&self, tag: &str, version: &str, behaviour: &str, more: &str) {
+        let context = self.lay_context(version, behaviour, more);
+        self.docker(&["build", "--quiet", "--tag", &format!("{IMAGE}:{tag}"), context.to_str().unwrap()]);
+    }
+
+    /// Lays what such a version is built from, in a directory that is the same for all.
+    pub fn lay_context(&self, version: &str, behaviour: &str, more: &str) -> PathBuf {
         let context = self.place.join("image");
         fs::create_dir_all(&context).unwrap();
         let built = Path::new(env!("CARGO_BIN_EXE_install")).parent().unwrap();
@@ -180,7 +186,7 @@ impl Engine {
             "FROM scratch\nCOPY app busybox /\nWORKDIR /\nENV PORT=8080 HOST=0.0.0.0\nCMD [\"/app\"]\nCOPY VERSION BEHAVIOUR /\n{more}\n"
         );
         fs::write(context.join("Dockerfile"), dockerfile).unwrap();
-        self.docker(&["build", "--quiet", "--tag", &format!("{IMAGE}:{tag}"), context.to_str().unwrap()]);
+        context
     }
 
     /// What `docker inspect` says of something.

@@ -52,6 +52,44 @@ impl<'a> Host<'a> {
         host
     }
 
+    /// A host with Compose files of another shape, before install: the instances are `blue` and `green`. `PROJECT` in the texts is
+    /// the directory of the files, and `keys` what `[compose]` has besides the image.
+    pub fn with(engine: &'a Engine, compose: Compose, files: &[(&str, &str)], keys: &str) -> Host<'a> {
+        let directory = tempfile::Builder::new().prefix("host").tempdir_in(engine.place()).unwrap();
+        let host = Host { engine, compose, users_own: vec!["db"], directory };
+        for (name, text) in files {
+            host.write(name, text);
+        }
+        host.configure(keys);
+        host
+    }
+
+    /// Writes a file of the team's.
+    pub fn write(&self, name: &str, text: &str) {
+        let path = self.project().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, self.filled(text)).unwrap();
+    }
+
+    /// Writes a configuration with these keys in `[compose]`.
+    pub fn configure(&self, keys: &str) {
+        let text = format!(
+            "app = \"dailry\"\n[instances]\nblue = 8081\ngreen = 8082\n\
+             [nginx]\nown = true\nlisten = [\"127.0.0.1:{PORT}\"]\nstatus_port = 8889\n\
+             [deploy]\ndrain_timeout = \"300ms\"\nsoak = \"100ms\"\n[compose]\nimage = \"{IMAGE}\"\n{keys}"
+        );
+        fs::write(self.config(), self.filled(&text)).unwrap();
+    }
+
+    fn filled(&self, text: &str) -> String {
+        text.replace("PROJECT", self.project().to_str().unwrap()).replace("IMAGE_NAME", IMAGE)
+    }
+
+    /// Installs by the configuration that is there.
+    pub fn install(&self) -> Ran {
+        self.tool("install", &["--config", self.config().to_str().unwrap()])
+    }
+
     pub fn write_compose_file(&self, service: &str) {
         let one = |name: &str, port: u16| {
             format!(

@@ -26,6 +26,7 @@ mod refusals;
 mod retained;
 #[path = "../sample.rs"]
 mod sample;
+mod setups;
 mod store;
 #[path = "../torture/trace.rs"]
 mod trace;
@@ -73,6 +74,8 @@ struct Arguments {
 enum Story {
     /// Deploys under load, with both generations of Compose
     Deploys,
+    /// Compose files of all shapes, with both generations of Compose
+    Setups,
     /// Images that fail in all ways
     Broken,
     /// What cannot be done, and how that is told
@@ -127,6 +130,7 @@ fn main() -> ExitCode {
         let began = Instant::now();
         match story {
             Story::Deploys => deploys::run(&engine, arguments.deploys),
+            Story::Setups => setups::run(&engine),
             Story::Broken => broken::run(&engine),
             Story::Refusals => refusals::run(&engine),
             Story::Retained => retained::run(&engine),

@@ -108,10 +108,31 @@ fn compose_files(host: &Host) {
     fs::remove_file(&file).unwrap();
     refused(host, &["--ref", "v3"], 2, &[&format!("cannot find {path}, the Compose file")]);
     // The image is not the variable's.
+    for (image, said) in [
+        (
+            format!("image: {IMAGE}:v1"),
+            "whatever DAILRY_IMAGE says, but must come from image_variable: write `image: ${DAILRY_IMAGE}`",
+        ),
+        (format!("image: {IMAGE}:${{DAILRY_IMAGE}}"), "DAILRY_IMAGE is only the tag of its image"),
+        (
+            "image: ${DAILRY_IMAGE}:latest".to_owned(),
+            ":cutover-probe:latest with the tag cutover-probe, but must become",
+        ),
+        ("build: .".to_owned(), "it has no image: write `image: ${DAILRY_IMAGE}`, beside `build`"),
+    ] {
+        with(
+            &text.replace("image: ${DAILRY_IMAGE}", &image),
+            2,
+            &[&format!("cannot use service dailry-blue of {path}: "), said],
+        );
+    }
+    // Compose says what is wrong behind what it says first, in several lines, or beside warnings.
+    with(&text.replace("ports:", "portz:"), 2, &["portz"]);
+    with(&format!("nonsense: {{}}\n{text}"), 2, &["nonsense"]);
     with(
-        &text.replace("image: ${DAILRY_IMAGE}", &format!("image: {IMAGE}:v1")),
+        &text.replace("env_file: .env", "env_file: .env\n    labels: {a: \"${UNKNOWN}\", b: \"${NEEDED:?say it}\"}"),
         2,
-        &["although Compose has pulled it", "image_variable"],
+        &["NEEDED", "say it"],
     );
     fs::write(&file, text).unwrap();
 }
