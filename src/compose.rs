@@ -58,9 +58,9 @@ type Program = (PathBuf, &'static [&'static str]);
 
 /// What Compose calls an instance.
 struct Service {
-    /// The Compose file, whether it is there or not.
-    file: PathBuf,
-    /// The directory that it lies in.
+    /// The Compose files, whether they are there or not.
+    files: Vec<PathBuf>,
+    /// The directory that the first lies in.
     directory: PathBuf,
     name: String,
     /// None: Compose decides.
@@ -103,32 +103,38 @@ impl Project {
         let other = self.service(self.app.other(instance))?;
         let mut labels = vec![format!("{SERVICE}={}", service.name), format!("{ONEOFF}=False")];
         let are_one = service.name == other.name;
-        let share_file = is_same(&service.file, &other.file);
-        if are_one && share_file {
+        let is_in = |files: &[PathBuf], file: &Path| files.iter().any(|one| is_same(one, file));
+        let others: Vec<&PathBuf> = other.files.iter().filter(|file| !is_in(&service.files, file)).collect();
+        let share_files = others.is_empty() && service.files.len() == other.files.len();
+        if are_one && share_files {
             labels.extend(service.project.as_ref().map(|project| format!("{PROJECT}={project}")));
         }
         let is_ours = |container: &Container| {
             let Some(directory) = container.label(DIRECTORY).map(Path::new) else { return false };
-            let of_file = || {
+            let of_files = || {
                 let files = container.label(FILES).unwrap_or_default();
-                files.split(',').any(|file| is_same(&directory.join(file), &service.file))
+                let files: Vec<PathBuf> = files.split(',').map(|file| directory.join(file)).collect();
+                service.files.iter().all(|file| is_in(&files, file)) && !others.iter().any(|file| is_in(&files, file))
             };
-            is_same(directory, &service.directory) && (!are_one || share_file || of_file())
+            is_same(directory, &service.directory) && (!are_one || share_files || of_files())
         };
         Ok(self.engine.containers(&labels)?.into_iter().filter(is_ours).collect())
     }
 
     fn service(&self, instance: &Instance) -> Result<Service> {
         let (home, settings) = (self.app.home(), &self.settings);
-        let file = settings.file.of(instance);
-        let file = file.ok_or_else(|| usage(format!("file in [compose] says nothing of {instance}")))?;
-        // Without the dot of a directory that is the home.
-        let file: PathBuf = home.join(file).components().collect();
-        let file = if file.is_dir() { named_as_usual(&file) } else { file };
+        let files = settings.file.of(instance);
+        let files = files.ok_or_else(|| usage(format!("file in [compose] says nothing of {instance}")))?;
+        let files = files.iter().map(|file| {
+            // Without the dot of a directory that is the home.
+            let file: PathBuf = home.join(file).components().collect();
+            if file.is_dir() { named_as_usual(&file) } else { file }
+        });
+        let files: Vec<PathBuf> = files.collect();
         let env_file = settings.env_file.as_ref().and_then(|env_file| env_file.of(instance));
         Ok(Service {
-            directory: file.parent().unwrap_or(Path::new("/")).to_owned(),
-            file,
+            directory: files.first().and_then(|file| file.parent()).unwrap_or(Path::new("/")).to_owned(),
+            files,
             name: settings.service_of(instance).to_owned(),
             project: settings.project_of(self.app.name(), &self.app.config.instances, instance),
             env_file: env_file.map(|env_file| home.join(env_file)),
@@ -138,11 +144,11 @@ impl Project {
     /// Fails when a file is not there that an instance needs.
     pub fn check_files(&self) -> Result<()> {
         for instance in &self.app.config.instances {
-            let Service { file, directory, env_file, .. } = self.service(instance)?;
-            if !file.is_file() {
+            let Service { files, directory, env_file, .. } = self.service(instance)?;
+            if let Some(missing) = files.iter().find(|file| !file.is_file()) {
                 let beside = NAMES.iter().find(|name| directory.join(name).is_file());
                 let beside = beside.map_or_else(String::new, |name| format!("; {name} is there"));
-                let file = file.display();
+                let file = missing.display();
                 let remedy = format!("file in [compose] says where it is{beside}");
                 return Err(usage(format!("cannot find {file}, the Compose file: {remedy}")));
             }
@@ -167,25 +173,26 @@ impl Project {
     }
 
     fn check_service(&self, instance: &Instance, deadline: Deadline) -> Result<()> {
-        let Service { file, name, .. } = self.service(instance)?;
+        let service = self.service(instance)?;
+        let (name, file) = (&service.name, service.files_in_words());
         let probe = format!("{}:{PROBE}", self.settings.image);
         let mut read = self.read(&[], instance, &probe, deadline)?;
-        if read.service(&name).is_none() && self.is_plug_in()? {
+        if read.service(name).is_none() && self.is_plug_in()? {
             // The second generation leaves out what no profile asks for; with all of them it may miss what is not needed.
             read = self.read(&["--profile", "*"], instance, &probe, deadline)?;
         }
-        let Some(described) = read.service(&name) else {
-            let (file, there) = (file.display(), read.services().join(", "));
+        let Some(described) = read.service(name) else {
+            let there = read.services().join(", ");
             let remedy = "[instances] names services, or service in [compose] does";
             return Err(usage(format!("cannot find service {name} in {file}: there are {there}; {remedy}")));
         };
         let checked = described.check(&self.settings, &probe, instance.port());
-        checked.map_err(|mistake| usage(format!("cannot use service {name} of {}: {mistake}", file.display())))
+        checked.map_err(|mistake| usage(format!("cannot use service {name} of {file}: {mistake}")))
     }
 
     /// What Compose makes of an instance's file.
     fn read(&self, options: &[&str], instance: &Instance, image: &str, deadline: Deadline) -> Result<Described> {
-        let file = self.service(instance)?.file;
+        let file = self.service(instance)?.files_in_words();
         let question = self.compose(&[options, &["config"]].concat(), instance, image)?;
         let Ended { status, stdout, stderr } = question.finish(deadline.within(READING))?;
         if !status.success() {
@@ -193,7 +200,7 @@ impl Project {
                 |line: &&str| line.contains("level=warning") || line.contains("Defaulting to a blank string");
             let said = quote_first(stderr.lines().filter(|line| !is_warning(line)), QUOTED_LINES);
             let said = if said.is_empty() { command::describe(status) } else { said };
-            return Err(usage(format!("cannot use {}: {}: {said}", file.display(), self.name()?)));
+            return Err(usage(format!("cannot use {file}: {}: {said}", self.name()?)));
         }
         Described::parse(&stdout)
             .with_context(|| format!("cannot understand what {} says", self.name().unwrap_or_default()))
@@ -251,10 +258,10 @@ impl Project {
 
     /// A command of Compose's about an instance, whichever generation is here.
     fn compose(&self, words: &[&str], instance: &Instance, image: &str) -> Result<Run> {
-        let Service { file, directory, project, env_file, .. } = self.service(instance)?;
+        let Service { files, directory, project, env_file, .. } = self.service(instance)?;
         let (program, subcommand) = self.program()?;
         let mut arguments: Vec<OsString> = subcommand.iter().map(OsString::from).collect();
-        arguments.extend(["-f".into(), file.into_os_string()]);
+        arguments.extend(files.into_iter().flat_map(|file| ["-f".into(), file.into_os_string()]));
         arguments.extend(project.into_iter().flat_map(|project| ["-p".into(), project.into()]));
         arguments.extend(env_file.into_iter().flat_map(|env_file| ["--env-file".into(), env_file.into_os_string()]));
         arguments.extend(words.iter().map(OsString::from));
@@ -298,6 +305,12 @@ impl Project {
         // Of two files in one directory, each has the other's service for one that is left over, as a .env may want removed.
         let own = [("DOCKER_HOST", self.engine.host()), ("COMPOSE_REMOVE_ORPHANS", "false".to_owned())];
         passed_on.chain(own.map(|(name, value)| (name.into(), value.into()))).collect()
+    }
+}
+
+impl Service {
+    fn files_in_words(&self) -> String {
+        self.files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(" and ")
     }
 }
 

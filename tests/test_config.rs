@@ -165,8 +165,9 @@ fn containers_are_told_apart_by_what_is_said_of_both() {
     wrong("file = { A = \"a.yml\" }", &["file says nothing of B"]);
     wrong("file = { A = \"a.yml\", blue = \"b.yml\" }", &["file names \"blue\": the instances are A and B"]);
     wrong("file = \"\"", &["expected a path, got an empty string"]);
-    wrong("file = { A = \"a.yml\", B = 1 }", &["expected a text, or one for each instance"]);
-    wrong("file = [\"a.yml\", \"b.yml\"]", &["expected a text, or one for each instance such as { A = "]);
+    wrong("file = { A = \"a.yml\", B = 1 }", &["expected a path, or a list of paths, or one for each instance"]);
+    wrong("file = []", &["expected a path, got an empty list"]);
+    wrong("service = [\"a\", \"b\"]", &["expected a name, or one for each instance such as { A = "]);
     wrong("env_file = { B = \".env.b\" }", &["env_file says nothing of A"]);
     wrong("service = \"-app\"", &["expected a service's name such as \"app\", got \"-app\""]);
     wrong("service = { A = \"a/b\", B = \"b\" }", &["got \"a/b\""]);
@@ -176,6 +177,8 @@ fn containers_are_told_apart_by_what_is_said_of_both() {
     for fine in [
         "service = \"app\"",
         "project = \"shop\"",
+        "file = [\"a.yml\", \"b.yml\"]",
+        "file = { A = [\"base.yml\", \"a.yml\"], B = \"b.yml\" }",
         "file = { A = \"a\", B = \"b\" }\nservice = \"app\"\nproject = { A = \"1\", B = \"2\" }",
     ] {
         let compose = format!("[compose]\nimage = \"user/shop\"\ntag_variable = \"X\"\n{fine}\n");

@@ -97,9 +97,10 @@ pub enum Runner {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Compose {
-    /// The Compose file, or the directory in which it has one of Compose's own names; in the home or absolute.
-    #[serde(default = "default_compose_file", deserialize_with = "paths")]
-    pub file: Each<PathBuf>,
+    /// The Compose files, of which a later one adds to those before it; or the directory in which it has one of Compose's own names.
+    /// In the home or absolute.
+    #[serde(default = "default_compose_file", deserialize_with = "files")]
+    pub file: Each<Vec<PathBuf>>,
     /// The service that an instance is; None: the one of its name.
     #[serde(default, deserialize_with = "services")]
     pub service: Option<Each<String>>,
@@ -107,7 +108,7 @@ pub struct Compose {
     #[serde(default, deserialize_with = "projects")]
     pub project: Option<Each<String>>,
     /// What Compose reads instead of `.env`, in the home or absolute; None: `.env`.
-    #[serde(default, deserialize_with = "optional_paths")]
+    #[serde(default, deserialize_with = "env_files")]
     pub env_file: Option<Each<PathBuf>>,
     /// The variable that stands for the image in that file; None: there is one for the tag.
     #[serde(default, deserialize_with = "optional_variable_name")]

@@ -23,7 +23,7 @@ services:
   db: {image: \"IMAGE_NAME:db\"}
 ";
 
-const ALL: [SetUp; 8] = [
+const ALL: [SetUp; 9] = [
     SetUp {
         name: "one file, two services, under another of Compose's names",
         files: &[("compose.yaml", BLUE_AND_GREEN)],
@@ -94,6 +94,16 @@ const ALL: [SetUp; 8] = [
         ],
         keys: "file = \"PROJECT/compose.yml\"\nservice = \"app\"\nproject = { blue = \"shop1\", green = \"shop2\" }\ntag_variable = \"TAG\"\n\
                env_file = { blue = \"PROJECT/.env.blue\", green = \"PROJECT/.env.green\" }\n",
+    },
+    SetUp {
+        name: "a file for both, and one more for each",
+        files: &[
+            ("compose.yml", "services:\n  app:\n    image: ${APP_IMAGE}\n    restart: unless-stopped\n"),
+            ("blue.yml", "services:\n  app:\n    container_name: app-blue\n    ports: [\"8081:8080\"]\n"),
+            ("green.yml", "services:\n  app:\n    container_name: app-green\n    ports: [\"8082:8080\"]\n"),
+        ],
+        keys: "file = { blue = [\"PROJECT/compose.yml\", \"PROJECT/blue.yml\"], green = [\"PROJECT/compose.yml\", \"PROJECT/green.yml\"] }\n\
+               service = \"app\"\nimage_variable = \"APP_IMAGE\"\n",
     },
     SetUp {
         name: "profiles and extends",

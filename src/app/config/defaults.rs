@@ -127,8 +127,8 @@ pub fn default_push_port() -> Port {
     port(20203)
 }
 
-pub fn default_compose_file() -> Each<PathBuf> {
-    Each::Both(PathBuf::from("."))
+pub fn default_compose_file() -> Each<Vec<PathBuf>> {
+    Each::Both(vec![PathBuf::from(".")])
 }
 
 pub fn default_tag() -> String {

@@ -244,58 +244,78 @@ pub(super) fn docker_host<'de, D: Deserializer<'de>>(from: D) -> Result<Option<P
 }
 
 /// One value for both instances, or a table with one for each.
-fn each<'de, D: Deserializer<'de>, T>(from: D, make: fn(&str) -> Result<T, String>) -> Result<Each<T>, D::Error> {
+fn each<'de, D: Deserializer<'de>, G: Deserialize<'de>, T>(
+    from: D,
+    expected: &str,
+    make: fn(G) -> Result<T, String>,
+) -> Result<Each<T>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum Given {
-        Both(String),
-        Own(BTreeMap<String, String>),
+    enum Given<G> {
+        Both(G),
+        Own(BTreeMap<String, G>),
     }
-    let expected = "expected a text, or one for each instance such as { A = \"a\", B = \"b\" }";
-    let made = match Given::deserialize(from).map_err(|_| de::Error::custom(expected))? {
-        Given::Both(text) => make(&text).map(Each::Both),
-        Given::Own(texts) => {
-            let made = texts.into_iter().map(|(name, text)| Ok((name, make(&text)?)));
+    let mistake = || format!("expected {expected}, or one for each instance such as {{ A = …, B = … }}");
+    let made = match Given::deserialize(from).map_err(|_| de::Error::custom(mistake()))? {
+        Given::Both(given) => make(given).map(Each::Both),
+        Given::Own(given) => {
+            let made = given.into_iter().map(|(name, given)| Ok((name, make(given)?)));
             made.collect::<Result<_, String>>().map(Each::Own)
         }
     };
     made.map_err(de::Error::custom)
 }
 
-pub(super) fn paths<'de, D: Deserializer<'de>>(from: D) -> Result<Each<PathBuf>, D::Error> {
-    each(from, |text| match text {
+fn path_of(text: &str) -> Result<PathBuf, String> {
+    match text {
         "" => Err("expected a path, got an empty string".to_owned()),
         _ => plain_word(text).map(PathBuf::from),
+    }
+}
+
+/// A path, or a list of some.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Paths {
+    One(String),
+    Several(Vec<String>),
+}
+
+pub(super) fn files<'de, D: Deserializer<'de>>(from: D) -> Result<Each<Vec<PathBuf>>, D::Error> {
+    each(from, "a path, or a list of paths", |paths| match paths {
+        Paths::One(path) => Ok(vec![path_of(&path)?]),
+        Paths::Several(paths) if paths.is_empty() => Err("expected a path, got an empty list".to_owned()),
+        Paths::Several(paths) => paths.iter().map(|path| path_of(path)).collect(),
     })
 }
 
-pub(super) fn optional_paths<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Each<PathBuf>>, D::Error> {
-    paths(from).map(Some)
+pub(super) fn env_files<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Each<PathBuf>>, D::Error> {
+    each(from, "a path", |path: String| path_of(&path)).map(Some)
 }
 
 /// As the Compose Specification has it.
 pub(super) fn services<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Each<String>>, D::Error> {
-    let make = |text: &str| {
+    let make = |text: String| {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         match text.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '_') && text.bytes().all(plain) {
-            true => Ok(text.to_owned()),
+            true => Ok(text),
             false => Err(format!("expected a service's name such as \"app\", got {text:?}")),
         }
     };
-    each(from, make).map(Some)
+    each(from, "a name", make).map(Some)
 }
 
 /// As both generations of Compose take it: what it makes of another name differs.
 pub(super) fn projects<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Each<String>>, D::Error> {
-    let make = |text: &str| {
+    let make = |text: String| {
         let begins_well = text.starts_with(|first: char| first.is_ascii_lowercase() || first.is_ascii_digit());
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
         match begins_well && text.bytes().all(plain) {
-            true => Ok(text.to_owned()),
+            true => Ok(text),
             false => Err(format!("a project's name is lower-case letters, digits, - and _, not {text:?}")),
         }
     };
-    each(from, make).map(Some)
+    each(from, "a name", make).map(Some)
 }
 
 pub(super) fn optional_variable_name<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
