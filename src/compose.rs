@@ -16,7 +16,7 @@ use crate::app::{App, Instance, config};
 use crate::command::{self, Ended, Run};
 use crate::deadline::Deadline;
 use crate::docker::{self, Container, Engine};
-use crate::outcome::{self, quote_first, usage};
+use crate::outcome::{self, quote, quote_first, usage};
 
 use described::Described;
 
@@ -39,6 +39,8 @@ const PASSED_ON: [&str; 4] = ["HOME", "USER", "LOGNAME", "PATH"];
 const READING: std::time::Duration = std::time::Duration::from_secs(60);
 /// How many lines are quoted of what Compose finds wrong with a file: the reason may be any of them.
 const QUOTED_LINES: usize = 12;
+/// How many lines are quoted of a build that failed.
+const QUOTED_OF_BUILD: usize = 4;
 /// The tag by which is found out what becomes of the variable. No such image is ever looked for.
 const PROBE: &str = "cutover-probe";
 
@@ -225,9 +227,17 @@ impl Project {
                 outcome::say("compose", line)
             }
         };
-        match std::io::stderr().is_terminal() {
-            true => bring.shown(show, deadline),
-            false => bring.output(deadline).map(drop),
+        if std::io::stderr().is_terminal() {
+            return bring.shown(show, deadline);
+        }
+        if subcommand != "build" {
+            return bring.output(deadline).map(drop);
+        }
+        // What a build's own command says comes on either stream, and before what Compose says.
+        let Ended { status, stdout, stderr } = bring.finish(deadline)?;
+        match status.success() {
+            true => Ok(()),
+            false => bail!("{}: {}", self.name()?, quote(stdout.lines().chain(stderr.lines()), QUOTED_OF_BUILD)),
         }
     }
 
