@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::site::{BRISK, Sample, Site, chmod};
 
 /// Lines that mean one thing, and what.
-const PLAIN: [(&str, &str); 21] = [
+const PLAIN: [(&str, &str); 25] = [
     ("A=", ""),
     ("A=x", "x"),
     ("A = x y ", "x y"),
@@ -28,10 +28,14 @@ const PLAIN: [(&str, &str); 21] = [
     ("A=\"\"", ""),
     ("A=a=b=c", "a=b=c"),
     ("A=h\u{e9}llo", "h\u{e9}llo"),
+    ("A=a~/b", "a~/b"),
+    ("A='~/x'", "~/x"),
+    ("export A='$HOME/`x`'", "$HOME/`x`"),
+    ("export A=5$", "5$"),
 ];
 
 /// Lines that are read in different ways.
-const DOUBTFUL: [(&str, &str); 15] = [
+const DOUBTFUL: [(&str, &str); 21] = [
     ("A=x # comment", "a # in a value without quotes"),
     ("A=x#y", "a # in a value without quotes"),
     ("A=#fff", "a # in a value without quotes"),
@@ -47,6 +51,12 @@ const DOUBTFUL: [(&str, &str); 15] = [
     ("A=\"a\\nb\"", "a backslash in double quotes"),
     ("A=a\\ b", "a backslash without quotes"),
     ("A='x\\'", "quotes do not end with it"),
+    ("A=~/.shop/key.json", "~ is not expanded here; write the whole path"),
+    ("export A=~", "~ is not expanded here"),
+    ("export A=mysql://root:$PASSWORD@localhost/x", "what a shell would expand is not expanded here"),
+    ("export A=\"${HOME}/x\"", "what a shell would expand is not expanded here"),
+    ("export A=$(hostname)", "what a shell would expand is not expanded here"),
+    ("export A=\"`hostname`\"", "what a shell would expand is not expanded here"),
 ];
 
 /// What Node's own reader of such files takes a line for.

@@ -121,7 +121,8 @@ fn variables(text: &[u8]) -> Result<Variables, usize> {
 }
 
 /// Why a line is not what it may seem to be; None: dotenv, systemd and we read the same, or it is no line at all. dotenv ends a value
-/// without quotes at a #; in double quotes, and without any, a backslash means something to one of them and not to the other.
+/// without quotes at a #; in double quotes, and without any, a backslash means something to one of them and not to the other. A shell,
+/// for which a line with `export` was written, would expand more than either.
 fn doubt(line: &[u8]) -> Option<String> {
     let (name, _) = parse(line)?;
     if GIVEN.contains(&name) {
@@ -129,12 +130,22 @@ fn doubt(line: &[u8]) -> Option<String> {
     }
     let value = line.splitn(2, |byte| *byte == b'=').nth(1)?.trim_ascii();
     let ends_early = |inside: &[u8], quote: u8| inside.contains(&quote);
+    let is_expanded = |pair: &[u8]| {
+        matches!(pair, [b'$', next] if next.is_ascii_alphabetic() || b"_{(".contains(next))
+            || (pair.len() == 2 && pair.contains(&b'`'))
+    };
+    if line.starts_with(b"export ") && !value.starts_with(b"'") && value.windows(2).any(is_expanded) {
+        return Some(
+            "what a shell would expand is not expanded here; write the value itself, or use single quotes".to_owned(),
+        );
+    }
     let doubt = match value {
         [b'\'', inside @ .., b'\''] if !ends_early(inside, b'\'') && !inside.ends_with(b"\\") => return None,
         [b'"', inside @ .., b'"'] if !ends_early(inside, b'"') => {
             let reason = "a backslash in double quotes is read in different ways; use single quotes";
             return inside.contains(&b'\\').then(|| reason.to_owned());
         }
+        [b'~'] | [b'~', b'/', ..] => "~ is not expanded here; write the whole path, or use single quotes",
         [b'\'' | b'"' | b'`', ..] => "the value's quotes do not end with it, or are in it once more",
         _ if value.contains(&b'#') => "a # in a value without quotes may begin a comment; put quotes around the value",
         _ if value.contains(&b'\\') => "a backslash without quotes is read in different ways; use single quotes",
