@@ -295,7 +295,7 @@ impl Layout {
         check::searchable(&app)?;
         // One that is not there yet is about to be laid.
         app.owner.lend(|| if app.env_file().exists() { app.check_env_file() } else { Ok(()) })?;
-        let missing = check::programs(&app)?;
+        let missing = check::programs(&app, &variables)?;
         check::services(&app)?;
         check::room(&app)?;
         let profiles = match &home_directory {

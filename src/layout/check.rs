@@ -21,6 +21,7 @@ use crate::lock;
 use crate::nginx;
 use crate::outcome::{self, Exit, exit_of, usage};
 use crate::output;
+use crate::pm2::Variables;
 use crate::process::{self, Owner, Pid};
 use crate::runner;
 use crate::trust;
@@ -33,8 +34,9 @@ const READING: Duration = Duration::from_secs(60);
 const ROOM: u64 = 100_000_000;
 
 /// The programs that deploys need must be there, and those that the configuration names first in its commands in the app's own PATH.
-/// As long as there is no env file, which may set that, the latter is only told: what is returned. Containers need Compose only.
-pub fn programs(app: &App) -> Result<Option<String>> {
+/// As long as there is no env file, which may set that, the latter is only told: what is returned. `variables` are what is about to go
+/// into one. Containers need Compose only.
+pub fn programs(app: &App, variables: &Variables) -> Result<Option<String>> {
     nginx::Site::of(app).map_or(Ok(()), |site| site.check_means())?;
     if app.runner() == Runner::Compose {
         // Not run: a plug-in of the user's would run as root.
@@ -49,7 +51,7 @@ pub fn programs(app: &App) -> Result<Option<String>> {
     let build = config.build.command.as_ref().map(|command| ("[build]", command));
     let commands = build.into_iter().chain([("[run]", &config.run.command)]);
     let programs = commands.filter_map(|(section, command)| Some((section, first_program(command)?)));
-    let Some((section, program)) = app.owner.lend(|| first_missing(app, programs))? else { return Ok(None) };
+    let Some((section, program)) = app.owner.lend(|| first_missing(app, variables, programs))? else { return Ok(None) };
     let env = app.env_file();
     let reason = format!(
         "cannot find {program}, which command in {section} begins with, in the PATH that the app gets: install it, or set PATH in {}",
@@ -65,10 +67,18 @@ pub fn programs(app: &App) -> Result<Option<String>> {
 /// nothing else of it.
 fn first_missing<'a>(
     app: &App,
+    laid: &Variables,
     mut programs: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> Result<Option<(&'a str, &'a str)>> {
     let sh = command::find("sh")?;
-    let variables = if app.env_file().exists() { app.common_environment()? } else { app.plain_environment() };
+    let variables = match app.env_file().exists() {
+        true => app.common_environment()?,
+        false => app
+            .plain_environment()
+            .into_iter()
+            .chain(laid.iter().map(|(name, value)| (name.into(), value.into())))
+            .collect(),
+    };
     let path: Vec<_> = variables.into_iter().filter(|(name, _)| name == "PATH").collect();
     Ok(programs.find(|(_, program)| {
         let looked = Run::new(&sh, ["-c", "command -v -- \"$1\"", "sh", program]);
@@ -77,9 +87,13 @@ fn first_missing<'a>(
     }))
 }
 
-/// The program that a shell command begins with; None: that takes a shell to tell, or it lies in the release.
+/// The program that a shell command begins with, behind what only changes the directory or sets variables; None: that takes a shell to
+/// tell, or it lies in the release.
 fn first_program(command: &str) -> Option<&str> {
-    let word = command.split_whitespace().find(|word| *word != "exec")?;
+    let mut steps = command.split("&&").map(|step| step.trim().trim_start_matches('('));
+    let step =
+        steps.find(|step| !step.starts_with("cd ") && (!step.starts_with("export ") || step.contains("PATH=")))?;
+    let word = step.split_whitespace().find(|word| *word != "exec")?;
     let is_plain = word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte));
     (is_plain && !word.starts_with('-')).then_some(word)
 }
@@ -326,4 +340,26 @@ pub fn place_of_nginx_files(app: &App) -> Result<()> {
     Err(usage(format!(
         "cannot move nginx's files from {from} to {to} while the app is there: install --remove first, which keeps its releases"
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_program;
+
+    #[test]
+    fn the_first_program_of_a_command_is_found_behind_what_leads_to_it() {
+        for (command, program) in [
+            ("exec node x.js", Some("node")),
+            ("npm ci && npm run build", Some("npm")),
+            ("cd web && exec pnpm start", Some("pnpm")),
+            ("cd web && export SERVER_PORT=$PORT && exec bun x.ts", Some("bun")),
+            ("(cd web && yarn install) && npm ci", Some("yarn")),
+            ("export PATH=$HOME/bin:$PATH && node x.js", Some("export")),
+            ("cd web && exec ./server", None),
+            ("A=b node x.js", None),
+            ("cd web", None),
+        ] {
+            assert_eq!(first_program(command), program, "{command}");
+        }
+    }
 }
