@@ -4,6 +4,8 @@
 //! their variables are secrets: they go into the env file, and only their names are told.
 #![deny(clippy::arithmetic_side_effects)]
 
+mod build;
+mod clone;
 mod command;
 mod draft;
 mod entry;
@@ -11,7 +13,10 @@ mod file;
 mod keys;
 mod notes;
 mod place;
+mod port;
+mod programs;
 mod roles;
+mod scripts;
 mod translation;
 mod variables;
 
@@ -40,11 +45,12 @@ pub struct Ecosystem {
 }
 
 impl Ecosystem {
-    /// Reads one by Node, as its owner-to-be: the file is a program.
-    pub fn read(file: &Path, owner: &Account) -> Result<Ecosystem> {
+    /// Reads one by Node, as its owner-to-be: the file is a program. With an environment, as pm2 does with `--env`.
+    pub fn read(file: &Path, environment: Option<&str>, owner: &Account) -> Result<Ecosystem> {
         let is_roots = Uid::effective().is_root();
         owner.lend(|| {
-            let Translation { mut draft, notes, variables } = Translation::of(file::read(file, owner)?, owner);
+            let read = file::read(file, environment, owner)?;
+            let Translation { mut draft, notes, variables } = Translation::of(read, owner);
             draft.is_roots = is_roots;
             draft.file = file.file_name().unwrap_or_default().to_string_lossy().replace(char::is_control, "");
             let (text, open) = (draft.text(), draft.open());

@@ -36,6 +36,14 @@ impl Clone {
         clone
     }
 
+    /// Commits all that is there, and has it at the origin, so far as the clone knows.
+    fn push(&self) {
+        self.git(&["add", "--all"]);
+        let identity = ["-c", "user.name=p", "-c", "user.email=p@example.org"];
+        self.git(&[&identity[..], &["commit", "--quiet", "--allow-empty", "--message", "all"]].concat());
+        self.git(&["update-ref", "refs/remotes/origin/develop", "HEAD"]);
+    }
+
     fn path(&self) -> PathBuf {
         self.directory.path().join("shop")
     }
@@ -55,6 +63,7 @@ impl Clone {
     /// What is made of a file: the configuration, and what is told.
     #[track_caller]
     fn translated(&self, file: &str) -> (String, Vec<String>) {
+        self.push();
         let ran = self.install(file, &["--dry-run"]);
         assert_eq!(ran.code, 0, "{ran:?}");
         let told = ran.stderr.lines().map(|line| line.strip_prefix("install: ").unwrap().to_owned()).collect();
@@ -86,7 +95,7 @@ fn a_json_file_with_comments_becomes_a_configuration() {
 ]
 }
 // the end"#;
-    let (text, told) = Clone::with(&[("ecosystem.json", json)]).translated("ecosystem.json");
+    let (text, told) = Clone::with(&[("ecosystem.json", json), ("dist/main.js", "")]).translated("ecosystem.json");
     let expected = format!(
         r#"# Made from pm2's ecosystem.json; see cutover-config(5)
 app = "example"
@@ -115,8 +124,12 @@ stop_signal = "SIGINT"  # what pm2 sends
 #[test]
 fn a_cluster_that_tells_when_it_is_ready_becomes_a_configuration() {
     let package = r#"{ "scripts": { "build": "nest build" } }"#;
-    let clone =
-        Clone::with(&[("server/package.json", package), ("server/package-lock.json", "{}"), ("server/.env", "")]);
+    let clone = Clone::with(&[
+        ("server/package.json", package),
+        ("server/package-lock.json", "{}"),
+        ("server/.env", ""),
+        (".gitignore", ".env"),
+    ]);
     let file = |cwd: &str| {
         format!(
             r#"module.exports = {{
@@ -127,7 +140,7 @@ cwd: {cwd},
 instances: 0, // as max
 exec_mode: "cluster",
 wait_ready: true,
-listen_timeout: 50000,
+listen_timeout: 90000,
 kill_timeout: 5000
 }}]
 }}"#
@@ -154,16 +167,16 @@ stop_timeout = "5s"
 
 [health]
 {HEALTH}
-timeout = "50s"  # listen_timeout; pm2 goes on then all the same, a deploy fails
+timeout = "1m 30s"  # listen_timeout; pm2 goes on then anyway, a deploy fails
 
 {}"#,
         nginx()
     );
     let expected_told = [
+        "not in git, so in no release: server/.env; write its lines into the env file",
         "nothing tells server its port: it must listen on the one in PORT",
         "pm2's wait_ready of server has no counterpart: the health check tells what is ready; process.send is undefined \
          here and a call of it crashes: write process.send?.('ready')",
-        "a release has no .env that is not in git: write the lines of this one into the env file",
     ];
     for name in ["server/ecosystem.config.js", "ecosystem.config.js"] {
         let (text, told) = clone.translated(name);
@@ -175,9 +188,7 @@ timeout = "50s"  # listen_timeout; pm2 goes on then all the same, a deploy fails
     fs::write(clone.path().join("server/ecosystem.config.js"), file("\"/root/Web04/server\"")).unwrap();
     let (text, told) = clone.translated("server/ecosystem.config.js");
     assert_eq!(text, expected);
-    let lost = "pm2's cwd of server has no counterpart: it lies outside of the repository, and each release has a directory \
-                of its own";
-    assert_eq!(told[0], lost);
+    assert_eq!(told[0], "/root/Web04 is not here: the repository is taken for it");
 
     // With the port that pm2 gave it.
     let with_port =
@@ -185,13 +196,18 @@ timeout = "50s"  # listen_timeout; pm2 goes on then all the same, a deploy fails
     fs::write(clone.path().join("server/ecosystem.config.js"), with_port).unwrap();
     let (text, told) = clone.translated("server/ecosystem.config.js");
     assert!(!text.replace(nginx(), "").contains("8080"), "{text}");
-    assert_eq!(told[0], "pm2's port of server is left out: PORT tells each process its own; nginx listens for people");
+    assert_eq!(told[1], "pm2's port of server is left out: PORT tells each process its own; nginx listens for people");
 }
 
 /// As people keep one file in their home for several clones.
 #[test]
 fn a_file_that_lies_outside_of_the_clone_leads_to_it() {
-    let clone = Clone::with(&[("api/package.json", "{}"), ("bin/www", "#!/usr/bin/env node\n"), ("bin/mail.sh", "")]);
+    let clone = Clone::with(&[
+        ("api/package.json", "{}"),
+        ("api/server.js", ""),
+        ("bin/www", "#!/usr/bin/env node\n"),
+        ("bin/mail.sh", ""),
+    ]);
     let root = clone.path().canonicalize().unwrap();
     let file = format!(
         r#"{{ apps: [
@@ -206,7 +222,7 @@ fn a_file_that_lies_outside_of_the_clone_leads_to_it() {
     let (text, told) = clone.translated("../ecosystem.json");
     let config = Config::parse(&text).unwrap();
     assert_eq!((config.source.git.as_str(), config.source.reference.as_str()), (ORIGIN, "develop"));
-    assert_eq!(config.build.command.as_deref(), Some("cd api && npm install"));
+    assert_eq!(config.build.command.as_deref(), Some("cd api && npm install --include=dev"));
     assert_eq!(config.run.command, "cd api && exec node server.js");
     let commands: Vec<&str> = config.workers.iter().map(|worker| worker.command.as_str()).collect();
     assert_eq!(commands, ["cd api && exec node ../bin/www", "cd bin && exec bash mail.sh", "exec /usr/bin/logger"]);
@@ -236,7 +252,7 @@ for (const kind of ['single', 'multi']) {
 }
 module.exports = { apps };
 "#;
-    let clone = Clone::with(&[("ecosystem.config.js", file), ("package.json", "{}")]);
+    let clone = Clone::with(&[("ecosystem.config.js", file), ("package.json", "{}"), ("bin/main.js", "")]);
     let (text, told) = clone.translated("ecosystem.config.js");
     assert_eq!(
         told,
@@ -252,7 +268,7 @@ module.exports = { apps };
     assert!(Config::parse(&text).unwrap_err().contains("missing key `command`"));
     let completed = text.replace("# command = \"…\": ", "command = \"exec node web.js\" # ");
     let config = Config::parse(&completed).unwrap();
-    assert_eq!((config.app.as_str(), config.build.command.as_deref()), ("shop", Some("npm install")));
+    assert_eq!((config.app.as_str(), config.build.command.as_deref()), ("shop", Some("npm install --include=dev")));
     let workers: Vec<(&str, &str, Vec<&str>)> = config
         .workers
         .iter()
@@ -280,7 +296,7 @@ fn a_second_app_that_serves_is_a_worker_and_told_to_be() {
   { script: 'index.js', instances: 'max', watch: true, ignore_watch: ['node_modules'] },
   { script: 'webhook.js', instances: 'max' },
 ]"#;
-    let clone = Clone::with(&[("ecosystem.json", file)]);
+    let clone = Clone::with(&[("ecosystem.json", file), ("index.js", ""), ("webhook.js", "")]);
     let (text, told) = clone.translated("ecosystem.json");
     let config = Config::parse(&text).unwrap();
     assert_eq!((config.app.as_str(), config.run.command.as_str()), ("index", "exec node index.js"));
@@ -320,7 +336,8 @@ exports.apps = [
   { name: 'migrate', script: 'migrate.sh', autorestart: false },
 ];
 "#;
-    let clone = Clone::with(&[("ecosystem.config.cjs", file), ("yarn.lock", ""), ("package.json", "{}")]);
+    let clone =
+        Clone::with(&[("ecosystem.config.cjs", file), ("yarn.lock", ""), ("package.json", "{}"), ("mail.py", "")]);
     let (text, told) = clone.translated("ecosystem.config.cjs");
     let expected = format!(
         r#"# Made from pm2's ecosystem.config.cjs; see cutover-config(5)
@@ -331,7 +348,7 @@ git = "{ORIGIN}"
 ref = "develop"
 
 [build]
-command = "yarn install --frozen-lockfile"
+command = "yarn install --frozen-lockfile --production=false"
 
 [run]
 command = "exec npm start -- --port=$PORT"
@@ -359,6 +376,7 @@ max_memory = "100M"
     let mut expected = [
         "pm2's deploy has no counterpart: [source] and [build] say what deploy does",
         "pm2's title is not known, and left out",
+        "the variables are those of env alone: --env production adds those of the other",
         "pm2's autorestart of migrate has no counterpart: it is left out, for a worker is kept running; call it from a \
          hook, or from the crontab",
         "pm2's \"Shop_API\" is called shop-api here",
@@ -378,7 +396,6 @@ max_memory = "100M"
     let cron = "put reload into the crontab: it starts everything afresh, and loses no request";
     expected.extend(
         [
-            ("env_production", "there is one env file; what of it holds here belongs there: NODE_ENV, DB"),
             ("max_restarts", "what ends is started again for ever, after 100 ms at first and 10 s at last"),
             ("out_file", logs),
             ("error_file", logs),
@@ -421,7 +438,8 @@ fn every_form_of_the_file_says_the_same() {
         ("alone.config.js", format!("exports.apps = {app};")),
         ("plain.json", "{\"apps\":[{\"name\":\"shop\",\"script\":\"a.js\",\"wait_ready\":true}]}".to_owned()),
     ];
-    let files: Vec<(&str, &str)> = forms.iter().map(|(name, content)| (*name, content.as_str())).collect();
+    let mut files: Vec<(&str, &str)> = forms.iter().map(|(name, content)| (*name, content.as_str())).collect();
+    files.push(("a.js", ""));
     let clone = Clone::with(&files);
     let said: Vec<(String, Vec<String>)> = forms
         .iter()
@@ -446,6 +464,7 @@ fn what_cannot_be_read_is_told_with_its_line_before_anything_is_laid() {
         ("cyclic.config.js", "const a = {}; a.a = a; module.exports = a;"),
         ("process.yml", "apps: []"),
         ("process.toml", ""),
+        ("named.json", "{ script: 'a.js', env_staging: {}, env_production: {} }"),
     ]);
     fs::create_dir(clone.path().join("directory.js")).unwrap();
     for (file, reason) in [
@@ -467,6 +486,10 @@ fn what_cannot_be_read_is_told_with_its_line_before_anything_is_laid() {
             assert_eq!(ran.stderr.lines().count(), 1, "{ran:?}");
         }
     }
+    let reason = "install: cannot read named.json: it has no env_prod; --env takes production, staging";
+    clone.install("named.json", &["--env", "prod"]).fails(2, &[reason]);
+    let reason = "install: cannot read none.json: there is no app in it";
+    clone.install("none.json", &["--env", "production"]).fails(2, &[reason]);
     let unfit = "the argument '--from-pm2 <FILE>' cannot be used with '";
     clone.install("none.json", &["--config", "none.json"]).fails(2, &[unfit, "--config"]);
     clone.install("none.json", &["--remove"]).fails(2, &[unfit, "--remove"]);
@@ -483,7 +506,7 @@ fn variables_are_told_by_their_names_only() {
   {{ name: 'mail', script: 'm.js', env: {{ TOKEN: 'other-{SECRET}', MAIL: '{SECRET}', FLAG: 'true' }} }},
 ], }};"#
     );
-    let clone = Clone::with(&[("ecosystem.config.js", &file)]);
+    let clone = Clone::with(&[("ecosystem.config.js", &file), ("a.js", ""), ("m.js", "")]);
     let (text, told) = clone.translated("ecosystem.config.js");
     assert!(!text.contains(SECRET) && !told.concat().contains(SECRET), "{text}{told:?}");
     let names = "# Into the env file, by you where it is not install --from-pm2: FLAG, LIST, MAIL, TOKEN\n";

@@ -21,6 +21,9 @@ struct Arguments {
     /// Make the configuration from pm2's ecosystem file, and tell what has no counterpart
     #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "remove"])]
     from_pm2: Option<PathBuf>,
+    /// With --from-pm2: take the variables of env_NAME as well, as pm2 does with --env NAME
+    #[arg(long, value_name = "NAME", requires = "from_pm2")]
+    env: Option<String>,
     /// The app's home [default: .APP in the user's home directory]
     #[arg(long, value_name = "DIR")]
     home: Option<PathBuf>,
@@ -50,7 +53,8 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<Exit> {
     let (home, user) = (arguments.home.as_deref(), arguments.user.as_deref());
-    let read = |file| Ecosystem::read(file, &layout::owner(user, home)?);
+    let environment = arguments.env.as_deref();
+    let read = |file| Ecosystem::read(file, environment, &layout::owner(user, home)?);
     let ecosystem = arguments.from_pm2.as_deref().map(read).transpose()?;
     ecosystem.iter().flat_map(|ecosystem| &ecosystem.notes).for_each(|note| outcome::say(TOOL, note));
     let given = match (&ecosystem, &arguments.config) {

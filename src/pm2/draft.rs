@@ -15,8 +15,8 @@ pub struct Draft {
     pub app: String,
     /// The repository.
     pub git: Option<String>,
-    /// The branch.
-    pub branch: Option<String>,
+    /// The branch, or the commit where none is checked out.
+    pub reference: Option<String>,
     /// What builds a release.
     pub build: Option<String>,
     /// What runs the web app.
@@ -64,7 +64,7 @@ impl Draft {
         lines.key("app", self.app.as_str(), "");
         lines.heading("[source]");
         lines.required("git", self.git.as_deref(), "the repository that is deployed: a URL, or a path on this host");
-        lines.optional("ref", self.branch.as_deref(), "");
+        lines.optional("ref", self.reference.as_deref(), "");
         if let Some(build) = &self.build {
             lines.heading("[build]");
             lines.key("command", build.as_str(), "");
@@ -73,7 +73,7 @@ impl Draft {
         lines.heading("[health]");
         lines.key("path", "/", "must answer 2xx once the app can serve; \"\": it is enough that it listens");
         let timeout = self.start_timeout.map(in_words);
-        lines.optional("timeout", timeout, "listen_timeout; pm2 goes on then all the same, a deploy fails");
+        lines.optional("timeout", timeout, "listen_timeout; pm2 goes on then anyway, a deploy fails");
         self.add_nginx(&mut lines);
         self.add_workers(&mut lines);
         lines.0

@@ -3,10 +3,27 @@
 use regex::Regex;
 use serde_json::{Map, Value};
 
-use super::keys;
+use super::{keys, port};
 
-/// How an argument tells a port: `--port 3000`, `--port=3000`, `-p 3000`. The number is the third group.
-pub const PORT_ARGUMENT: &str = r"(^|\s)(--port[= ]|-p )(\d{2,5})(\s|$)";
+/// What pm2 calls its own server of static files, as a script.
+const STATIC_SERVER: &str = "serve";
+/// Programs that serve HTTP, whatever else is known of them.
+const SERVERS: [&str; 14] = [
+    "daphne",
+    "gunicorn",
+    "http-server",
+    "hypercorn",
+    "next",
+    "nuxt",
+    "puma",
+    "rails",
+    "serve",
+    "streamlit",
+    "uvicorn",
+    "uwsgi",
+    "vite",
+    "waitress-serve",
+];
 /// The words of a text, as pm2 splits it: what is quoted is one, and so is `name="with spaces"`.
 const WORDS: &str = r#"([\w-]+="[^"]*"|[\w-]+='[^']*')|"([^"]*)"|'([^']*)'|(\S+)"#;
 
@@ -27,16 +44,34 @@ pub enum Instances {
 }
 
 impl Entry {
-    /// The app that this says; None: it says none that could be run.
-    pub fn of(said: Value) -> Option<Entry> {
+    /// The app that this says; None: it says none that could be run. With an environment, its variables are `env_NAME`'s on top
+    /// of `env`'s, as pm2 has them with `--env NAME`.
+    pub fn of(said: Value, environment: Option<&str>) -> Option<Entry> {
         let Value::Object(said) = said else { return None };
         let mut settings = Map::new();
         for (key, value) in said.into_iter().filter(|(_, value)| !value.is_null()) {
             settings.entry(keys::own_name(&key)).or_insert(value);
         }
-        let entry = Entry { settings };
+        let mut entry = Entry { settings };
         entry.text("script").filter(|script| !script.trim().is_empty())?;
+        if let Some(Value::Object(chosen)) = environment.and_then(|name| entry.settings.remove(&format!("env_{name}")))
+        {
+            let mut variables =
+                entry.settings.remove("env").and_then(|env| env.as_object().cloned()).unwrap_or_default();
+            variables.extend(chosen);
+            entry.settings.insert("env".to_owned(), variables.into());
+        }
         Some(entry)
+    }
+
+    /// The names of the environments that it has besides its usual one.
+    pub fn environments(&self) -> impl Iterator<Item = &str> {
+        self.settings.keys().filter_map(|key| key.strip_prefix("env_").filter(|name| *name != "file"))
+    }
+
+    /// Whether it is pm2's own server of static files.
+    pub fn is_static(&self) -> bool {
+        self.script() == STATIC_SERVER
     }
 
     /// What is set.
@@ -103,19 +138,24 @@ impl Entry {
         self.settings.get("autorestart") != Some(&Value::Bool(false))
     }
 
-    /// Whether it looks as if it served HTTP: what pm2 shares a port among, waits for, or tells a port.
+    /// Whether it looks as if it served HTTP: what pm2 shares a port among, waits for, or tells a port, and servers by their names.
     pub fn seems_to_serve(&self) -> bool {
         // Several processes share a port, unless they are told apart.
         let shares =
             self.text("exec_mode").map_or(self.instances() != Instances::Number(1), |mode| mode.starts_with("cluster"));
         let waits = self.settings.get("wait_ready") == Some(&Value::Bool(true));
-        let has_port = |key: &String| key.starts_with("env") && self.variables(key).any(|(name, _)| name == "PORT");
-        let arguments = format!("{} {}", self.script(), self.words("args").join(" "));
+        let has_port = |key: &String| {
+            key.starts_with("env") && self.variables(key).any(|(name, value)| port::is_told_by(name, value))
+        };
+        let mut words = vec![self.script().to_owned()];
+        words.extend(self.words("args"));
+        let programs = words.iter().take(2).map(|word| word.rsplit('/').next().unwrap_or_default());
         shares
             || waits
             || self.settings.contains_key("port")
             || self.settings.keys().any(has_port)
-            || Regex::new(PORT_ARGUMENT).is_ok_and(|pattern| pattern.is_match(&arguments))
+            || programs.into_iter().any(|program| SERVERS.contains(&program))
+            || port::of_command(&words.join(" ")).is_some()
     }
 }
 
@@ -139,7 +179,7 @@ mod tests {
 
     fn entry(mut said: Value) -> Entry {
         said["script"] = "app.js".into();
-        Entry::of(said).unwrap()
+        Entry::of(said, None).unwrap()
     }
 
     #[test]
@@ -175,6 +215,9 @@ mod tests {
             json!({ "port": 3000 }),
             json!({ "args": "--port=3000" }),
             json!({ "args": ["start", "-p", "3000"] }),
+            json!({ "args": "-w 2 -b 0.0.0.0:8000" }),
+            json!({ "env": { "NITRO_PORT": 3000 } }),
+            json!({ "args": "serve -s build" }),
         ] {
             assert!(entry(serving.clone()).seems_to_serve(), "{serving}");
         }
@@ -184,7 +227,7 @@ mod tests {
             json!({ "instances": 4, "exec_mode": "fork" }),
             json!({ "args": ["10.0.0.1", "9001"] }),
             json!({ "args": "--ports 3000" }),
-            json!({ "env": { "PORTAL": "x" } }),
+            json!({ "env": { "PORTAL": "x", "REDIS_PORT": 6379 } }),
         ] {
             assert!(!entry(other.clone()).seems_to_serve(), "{other}");
         }

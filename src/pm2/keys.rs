@@ -136,11 +136,7 @@ pub fn note_lost(entry: &Entry, app: &str, is_web_app: bool, notes: &mut Notes) 
             notes.lost(key, app, instead);
         } else if key == "cron_restart" {
             notes.lost(key, app, if is_web_app { CRON_OF_WEB_APP } else { CRON_OF_WORKER });
-        } else if let Some(other) = key.strip_prefix("env_") {
-            let names: Vec<&str> = entry.variables(key).map(|(name, _)| name.as_str()).collect();
-            let names = if names.is_empty() { other.to_owned() } else { names.join(", ") };
-            notes.lost(key, app, &format!("there is one env file; what of it holds here belongs there: {names}"));
-        } else if !KNOWN.contains(&key.as_str()) && !IDLE.contains(&key.as_str()) {
+        } else if !KNOWN.contains(&key.as_str()) && !IDLE.contains(&key.as_str()) && !key.starts_with("env_") {
             notes.add(key, app, "is not known, and left out");
         }
     }

@@ -49,8 +49,8 @@ impl Notes {
     }
 }
 
-/// `a`, `a, b`, `a, b, c and 13 others`
-fn listed(names: &[String]) -> String {
+/// Some of these names, in words: `a`, `a, b`, `a, b, c and 13 others`.
+pub fn listed(names: &[String]) -> String {
     let named = names.get(..NAMED).unwrap_or(names).join(", ");
     match names.len().saturating_sub(NAMED) {
         0 => named,

@@ -1,67 +1,66 @@
-//! Where an ecosystem file's apps lie: their git repository, and their directories in it.
+//! Where an ecosystem file's apps lie: their directories in the clone, and how a release's programs find their way there.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
-use std::time::Duration;
 
-use serde_json::Value;
-
+use super::clone::Clone;
 use super::entry::Entry;
+use super::notes::Notes;
 use crate::account::Account;
-use crate::app::environment;
-use crate::bounded::{self, Links};
-use crate::command::{self, Run};
-use crate::deadline::Deadline;
 use crate::output::shell_word;
-use crate::source::address::Address;
 
-/// How long git may take to look at a clone.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// What installs the packages of a project that has this file; the first one counts.
-const INSTALLERS: [(&str, &str); 5] = [
-    ("package-lock.json", "npm ci"),
-    ("npm-shrinkwrap.json", "npm ci"),
-    ("yarn.lock", "yarn install --frozen-lockfile"),
-    ("pnpm-lock.yaml", "pnpm install --frozen-lockfile"),
-    ("package.json", "npm install"),
+/// Files of which one lies where a project begins.
+const BEGINNINGS: [&str; 9] = [
+    "package.json",
+    "requirements.txt",
+    "pyproject.toml",
+    "composer.json",
+    "manage.py",
+    "pom.xml",
+    "go.mod",
+    "Cargo.toml",
+    "Gemfile",
 ];
 
 /// The place of the apps.
 pub struct Place {
-    /// The clone's root, which is what a release's directory holds a copy of.
-    root: PathBuf,
-    /// Where the ecosystem file lies.
-    beside: PathBuf,
+    /// The clone's root, or the file's directory where there is no clone.
+    pub root: PathBuf,
+    /// The clone; None: there is none.
+    pub clone: Option<Clone>,
+    /// What relative paths start from.
+    base: PathBuf,
     /// What `~` means.
     home: Option<PathBuf>,
-    /// The repository that the clone was made from; None: there is none.
-    pub origin: Option<Origin>,
-    /// The branch that is checked out; None: there is none.
-    pub branch: Option<String>,
-}
-
-/// The repository that a clone was made from.
-pub struct Origin {
-    /// Its URL, without what is between `://` and `@` of one that http serves: that may be a password.
-    pub url: String,
-    /// Whether something was left out of it.
-    pub is_shortened: bool,
+    /// The directory that the clone is called in the file, which was written for another machine.
+    elsewhere: Option<PathBuf>,
 }
 
 impl Place {
-    /// The place of a file in `beside`, whose web app, or else first app, is `entry`.
-    pub fn of(entry: Option<&Entry>, beside: &Path, owner: &Account) -> Place {
-        let (root, beside) = (beside.to_owned(), beside.to_owned());
-        let mut place = Place { root, beside, home: owner.home.clone(), origin: None, branch: None };
-        let git = |directory: &Path, words: &[&str]| ask_git(directory, words, owner);
-        let clone = |directory: PathBuf| Some(PathBuf::from(git(&directory, &["rev-parse", "--show-toplevel"])?));
-        let wanted = entry.map(|entry| place.wanted(entry)).into_iter();
-        if let Some(root) = wanted.chain([place.beside.clone()]).find_map(clone) {
-            let url = git(&root, &["config", "--get", "remote.origin.url"]);
-            place.origin = url.map(|url| Origin::of(&url, &root));
-            place.branch = git(&root, &["symbolic-ref", "--quiet", "--short", "HEAD"]);
-            place.root = root;
+    /// The place of a file in `beside` with these apps, of which the first one tells where the clone is.
+    pub fn of(entries: &[&Entry], beside: &Path, owner: &Account, notes: &mut Notes) -> Place {
+        let (root, base) = (beside.to_owned(), beside.to_owned());
+        let mut place = Place { root, clone: None, base, home: owner.home.clone(), elsewhere: None };
+        let wanted = entries.first().map(|entry| place.wanted(entry)).into_iter();
+        place.clone = wanted.chain([beside.to_owned()]).find_map(|directory| Clone::around(&directory, owner));
+        if let Some(clone) = &place.clone {
+            place.root.clone_from(&clone.root);
+        }
+        place.elsewhere = place.of_other_machine(entries);
+        if let Some(elsewhere) = &place.elsewhere {
+            notes.say(format!("{} is not here: the repository is taken for it", elsewhere.display()));
+        }
+        if let Some(base) = place.better_base(entries) {
+            let name =
+                |path: &Path| path.strip_prefix(&place.root).map_or(String::new(), |path| path.display().to_string());
+            let (from, lies) = (name(&base), name(&place.base));
+            let from = if from.is_empty() { "the repository's root".to_owned() } else { from };
+            notes.say(format!(
+                "pm2 takes script and cwd from where it is called: that is taken to be {from}, not {lies}"
+            ));
+            place.base = base;
         }
         place
     }
@@ -73,17 +72,18 @@ impl Place {
 
     /// The directory of the clone in which apps run that name none.
     pub fn usual(&self) -> &Path {
-        if self.beside.starts_with(&self.root) { &self.beside } else { &self.root }
+        if self.base.starts_with(&self.root) { &self.base } else { &self.root }
+    }
+
+    /// Whether a release has this file or directory.
+    pub fn has(&self, path: &Path) -> bool {
+        path.exists() && !self.clone.as_ref().is_some_and(|clone| clone.ignores(path))
     }
 
     /// The directory that pm2 runs an app in.
     fn wanted(&self, entry: &Entry) -> PathBuf {
-        let Some(directory) = entry.text("cwd") else { return self.beside.clone() };
-        let at_home = self.home.as_ref().filter(|_| directory == "~" || directory.starts_with("~/"));
-        let path = match at_home {
-            Some(home) => home.join(directory.trim_start_matches(['~', '/'])),
-            None => self.beside.join(directory),
-        };
+        let Some(directory) = entry.text("cwd") else { return self.base.clone() };
+        let path = self.here(directory, &self.base);
         fs::canonicalize(&path).unwrap_or_else(|_| without_dots(&path))
     }
 
@@ -93,73 +93,95 @@ impl Place {
         if wanted.starts_with(&self.root) { Ok(wanted) } else { Err(self.usual().to_owned()) }
     }
 
-    /// What a script is called in this directory of the clone. Err: it lies elsewhere.
-    pub fn script(&self, entry: &Entry, directory: &Path) -> Result<String, String> {
-        let script = entry.script();
-        if entry.is_for_a_shell() || !script.starts_with('/') {
-            return Ok(script.to_owned());
+    /// Where a path of the file's leads on this machine, for an app that runs in `directory`.
+    pub fn here(&self, path: &str, directory: &Path) -> PathBuf {
+        if let (Some(home), Some(within)) = (&self.home, path.strip_prefix('~')) {
+            return home.join(within.trim_start_matches('/'));
         }
-        if let Ok(here) = Path::new(script).strip_prefix(directory) {
-            return Ok(here.display().to_string());
+        let within = self.elsewhere.as_ref().and_then(|elsewhere| Path::new(path).strip_prefix(elsewhere).ok());
+        without_dots(&within.map_or_else(|| directory.join(path), |within| self.root.join(within)))
+    }
+
+    /// What a path of the file's is called in this directory of a release. Err: it lies outside of the repository, there.
+    pub fn called(&self, path: &str, directory: &Path) -> Result<String, String> {
+        if !path.starts_with(['/', '~']) {
+            return Ok(path.to_owned());
         }
+        let there = self.here(path, directory);
+        // What a link in a clone leads to, as the programs of a virtual environment do, may lie outside of it.
+        let parent = there.parent().and_then(|parent| fs::canonicalize(parent).ok());
+        let there = parent.map_or(there.clone(), |parent| parent.join(there.file_name().unwrap_or_default()));
+        self.way(directory, &there).ok_or_else(|| there.display().to_string())
+    }
+
+    /// The relative way from a directory of the clone to a path; None: that lies outside.
+    pub fn way(&self, directory: &Path, path: &Path) -> Option<String> {
+        if let Ok(here) = path.strip_prefix(directory) {
+            return Some(here.display().to_string());
+        }
+        let within = path.strip_prefix(&self.root).ok()?;
         let depth = directory.strip_prefix(&self.root).map_or(0, |within| within.components().count());
-        match Path::new(script).strip_prefix(&self.root) {
-            Ok(within) => Ok(format!("{}{}", "../".repeat(depth), within.display())),
-            Err(_) => Err(script.to_owned()),
-        }
+        Some(format!("{}{}", "../".repeat(depth), within.display()))
     }
 
-    /// What leads a shell from a release's directory to what is this directory of the clone; empty: nothing is needed.
-    pub fn way_to(&self, directory: &Path) -> String {
-        match directory.strip_prefix(&self.root) {
-            Ok(within) if !within.as_os_str().is_empty() => format!("cd {} && ", shell_word(&within.to_string_lossy())),
-            _ => String::new(),
-        }
+    /// What leads a shell from a release's directory to what is this directory of the clone; None: nothing is needed.
+    pub fn way_to(&self, directory: &Path) -> Option<String> {
+        let within = directory.strip_prefix(&self.root).ok().filter(|within| !within.as_os_str().is_empty())?;
+        Some(format!("cd {}", shell_word(&within.to_string_lossy())))
     }
 
-    /// What builds the app in this directory; None: it has no packages.
-    pub fn build(&self, directory: &Path) -> Option<String> {
-        let project = [directory, &self.root].into_iter().find(|there| there.join("package.json").is_file())?;
-        let (_, install) = INSTALLERS.iter().find(|(file, _)| project.join(file).is_file())?;
-        let way = self.way_to(project);
-        Some(match (has_build_script(project), install.starts_with("npm ")) {
-            (false, _) => format!("{way}{install}"),
-            // With NODE_ENV=production npm leaves out what such scripts mostly need.
-            (true, true) => format!("{way}{install} --include=dev && npm run build"),
-            (true, false) => format!("{way}{install} && npm run build"),
-        })
+    /// A directory and those above it in the clone.
+    pub fn upwards<'a>(&'a self, directory: &'a Path) -> impl Iterator<Item = &'a Path> {
+        directory.ancestors().take_while(|above| above.starts_with(&self.root))
     }
-}
 
-impl Origin {
-    fn of(url: &str, clone: &Path) -> Origin {
-        let shortened = Some(Address::of(url).to_string()).filter(|plain| plain != url);
-        let is_path = !url.contains(':') && !url.starts_with('/');
-        let url = match &shortened {
-            Some(shortened) => shortened.clone(),
-            None if is_path => without_dots(&clone.join(url)).display().to_string(),
-            None => url.to_owned(),
+    /// The directory that stands for the clone in paths that are not here; None: there are no such paths, or none fits.
+    fn of_other_machine(&self, entries: &[&Entry]) -> Option<PathBuf> {
+        let is_elsewhere = |path: &&Path| path.is_absolute() && !path.exists() && !path.starts_with(&self.root);
+        let of_key = |key: &'static str| {
+            let apps = entries.iter().filter(|entry| !(key == "script" && entry.is_for_a_shell()));
+            apps.filter_map(|entry| entry.text(key)).map(Path::new).filter(is_elsewhere).collect::<Vec<_>>()
         };
-        Origin { url, is_shortened: shortened.is_some() }
+        let directories = of_key("cwd");
+        let paths = [directories.clone(), of_key("script"), of_key("exec_interpreter")].concat();
+        let mut found: BTreeMap<&Path, usize> = BTreeMap::new();
+        for (path, above) in paths.iter().flat_map(|path| path.ancestors().skip(1).map(move |above| (path, above))) {
+            if path.strip_prefix(above).is_ok_and(|rest| self.root.join(rest).exists()) {
+                let count = found.entry(above).or_default();
+                *count = count.saturating_add(1);
+            }
+        }
+        let best = found.into_iter().max_by_key(|(above, count)| (*count, Reverse(above.as_os_str().len())));
+        let around =
+            || directories.iter().find(|above| directories.iter().all(|path| path.starts_with(above))).copied();
+        best.map(|(above, _)| above).or_else(around).map(Path::to_owned)
     }
-}
 
-/// What git says in a clone; None: nothing.
-fn ask_git(directory: &Path, words: &[&str], owner: &Account) -> Option<String> {
-    let run = Run::new(&command::find("git").ok()?, words.iter().copied());
-    let run = run.environment(environment::base(owner, directory)).directory(directory);
-    let said = run.output(Deadline::after(PATIENCE)).ok()?.stdout;
-    Some(said.trim_end_matches('\n').to_owned()).filter(|said| !said.is_empty())
-}
-
-fn has_build_script(project: &Path) -> bool {
-    let said = bounded::read(&project.join("package.json"), Links::Followed, bounded::LARGE).unwrap_or_default();
-    serde_json::from_slice::<Value>(&said)
-        .is_ok_and(|package| package.pointer("/scripts/build").is_some_and(Value::is_string))
+    /// The directory above the file's from which more of its relative paths lead to something, or in which there is a project when
+    /// none does; None: there is none better.
+    fn better_base(&self, entries: &[&Entry]) -> Option<PathBuf> {
+        let relative: Vec<&&Entry> =
+            entries.iter().filter(|entry| !entry.text("cwd").is_some_and(|cwd| cwd.starts_with(['/', '~']))).collect();
+        let candidates: Vec<&Path> = self.upwards(&self.base).collect();
+        if relative.is_empty() || candidates.is_empty() {
+            return None;
+        }
+        let leads = |base: &Path, entry: &Entry| {
+            let directory = entry.text("cwd").map_or(base.to_owned(), |cwd| base.join(cwd));
+            let is_moved = entry.text("cwd").is_some_and(|cwd| !cwd.trim_matches(['.', '/']).is_empty());
+            (is_moved && directory.is_dir()) || (!entry.is_for_a_shell() && directory.join(entry.script()).is_file())
+        };
+        let score = |base: &Path| relative.iter().filter(|entry| leads(base, entry)).count();
+        // Of several the last one is taken, which is the nearest.
+        let best = candidates.iter().rev().max_by_key(|base| score(base)).filter(|base| score(base) > 0);
+        let begins = |base: &&&Path| BEGINNINGS.iter().any(|name| self.has(&base.join(name)));
+        let best = best.or_else(|| candidates.iter().find(begins))?;
+        (*best != self.base).then(|| (*best).to_owned())
+    }
 }
 
 /// The path that a path with `.` and `..` means, where there are no links.
-fn without_dots(path: &Path) -> PathBuf {
+pub fn without_dots(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for part in path.components() {
         match part {
@@ -169,25 +191,4 @@ fn without_dots(path: &Path) -> PathBuf {
         }
     }
     plain
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_repository_is_told_without_a_password_and_by_its_whole_path() {
-        for (url, told) in [
-            ("https://example.org/shop.git", "https://example.org/shop.git"),
-            ("https://me:token@example.org/a@b.git", "https://example.org/a@b.git"),
-            ("https://token@example.org:8443/shop.git", "https://example.org:8443/shop.git"),
-            ("ssh://git@example.org/shop.git", "ssh://git@example.org/shop.git"),
-            ("git@example.org:shop.git", "git@example.org:shop.git"),
-            ("/srv/shop.git", "/srv/shop.git"),
-            ("../shop.git", "/srv/shop.git"),
-        ] {
-            let origin = Origin::of(url, Path::new("/srv/clone"));
-            assert_eq!((origin.url.as_str(), origin.is_shortened), (told, url.contains("token")), "{url}");
-        }
-    }
 }

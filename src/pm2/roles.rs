@@ -1,7 +1,7 @@
 //! Which of pm2's apps is the web app, which are workers, and what they are called here.
 
 use super::entry::Entry;
-use super::notes::Notes;
+use super::notes::{Notes, listed};
 
 /// How long a name may be: see cutover-config(5).
 const LONGEST_NAME: usize = 32;
@@ -15,12 +15,12 @@ pub struct Roles {
 }
 
 impl Roles {
-    /// The roles of these apps.
-    pub fn of(entries: Vec<Entry>, notes: &mut Notes) -> Roles {
-        let mut entries = kept_running(entries, notes);
+    /// The roles of these apps, beside static sites of these names.
+    pub fn of(entries: Vec<Entry>, sites: &[String], notes: &mut Notes) -> Roles {
+        let mut entries = kept_running(without_sites(entries, sites, notes), notes);
         let serving = entries.iter().position(Entry::seems_to_serve);
         let web_app = match serving {
-            None if are_alike(&entries) => None,
+            None if entries.is_empty() || are_alike(&entries) => None,
             found => Some(entries.remove(found.unwrap_or(0))),
         };
         let web_app = web_app.map(|entry| (named(&entry.name(), "app", &[], notes), entry));
@@ -44,6 +44,20 @@ impl Roles {
     }
 }
 
+/// Without pm2's own servers of static files, of which there is none here.
+fn without_sites(entries: Vec<Entry>, sites: &[String], notes: &mut Notes) -> Vec<Entry> {
+    let (found, others): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(Entry::is_static);
+    let names: Vec<String> = found.iter().map(Entry::name).chain(sites.iter().cloned()).collect();
+    if !names.is_empty() {
+        let instead = match others.is_empty() {
+            true => "write into [run] what serves its directory, such as python3 -m http.server --directory dist $PORT",
+            false => "give it an installation of its own, or lay its files where nginx may read them",
+        };
+        notes.say(format!("pm2 serves the files of {} by itself, which nothing does here: {instead}", listed(&names)));
+    }
+    others
+}
+
 /// Without those that pm2 does not start again: a worker is always kept running.
 fn kept_running(entries: Vec<Entry>, notes: &mut Notes) -> Vec<Entry> {
     if !entries.iter().any(Entry::is_kept_running) {
@@ -57,15 +71,21 @@ fn kept_running(entries: Vec<Entry>, notes: &mut Notes) -> Vec<Entry> {
     kept
 }
 
-/// Whether these are several apps that run the same script: a crowd of workers, none of which is the web app.
+/// Whether these are several apps that run the same script: a crowd of workers, none of which is the web app. What a program from
+/// PATH runs, as npm does, its arguments say.
 fn are_alike(entries: &[Entry]) -> bool {
     let [first, others @ ..] = entries else { return false };
-    !others.is_empty() && others.iter().all(|entry| entry.script() == first.script())
+    let runs = |entry: &Entry| {
+        let arguments = if entry.script().contains(['/', '.']) { Vec::new() } else { entry.words("args") };
+        (entry.script().to_owned(), entry.text("cwd").map(str::to_owned), arguments)
+    };
+    !others.is_empty() && others.iter().all(|entry| runs(entry) == runs(first))
 }
 
 /// Tells when the web app, or that there is none, is only guessed.
 fn note_guess(web_app: Option<&(String, Entry)>, serves: bool, workers: &[(String, Entry)], notes: &mut Notes) {
     match web_app {
+        None if workers.is_empty() => {}
         None => notes.say(format!(
             "none of pm2's {} apps, which all run the same script, seems to serve HTTP: all are workers; \
              write into [run] what runs the web app",
@@ -114,7 +134,7 @@ mod tests {
     /// The web app's name, the workers', and what is told.
     fn roles(apps: Vec<Value>) -> (Option<String>, Vec<String>, Vec<String>) {
         let mut notes = Notes::default();
-        let roles = Roles::of(apps.into_iter().filter_map(Entry::of).collect(), &mut notes);
+        let roles = Roles::of(apps.into_iter().filter_map(|app| Entry::of(app, None)).collect(), &[], &mut notes);
         let names = roles.workers.into_iter().map(|(name, _)| name).collect();
         (roles.web_app.map(|(name, _)| name), names, notes.lines())
     }
