@@ -29,6 +29,9 @@ package_of() {
         busybox) echo busybox-static ;;
         unshare) echo util-linux ;;
         script) echo bsdutils ;;
+        php) echo php-cli ;;
+        go) echo golang-go ;;
+        javac) echo default-jdk-headless ;;
         ip) command -v dnf >/dev/null 2>&1 && echo iproute || echo iproute2 ;;
         *) echo "$1" ;;
     esac
@@ -38,6 +41,12 @@ is_there() {
     case $1 in
         # A module of the C library's, which only Debian and its like have packaged.
         libnss-extrausers) ! command -v apt-get >/dev/null 2>&1 || ls /usr/lib/*/libnss_extrausers.so.2 >/dev/null 2>&1 ;;
+        # Libraries.
+        python3-venv) python3 -c 'import ensurepip' >/dev/null 2>&1 ;;
+        ruby-sinatra) ls /usr/share/rubygems-integration/all/specifications/sinatra-[0-9]* >/dev/null 2>&1 ;;
+        libtomcat10-embed-java) [ -e /usr/share/java/tomcat10-embed-core.jar ] ;;
+        # Debian has its version in the name.
+        php-fpm) ls /usr/sbin/php-fpm* >/dev/null 2>&1 ;;
         # In the PATH that apps get, which is not the caller's.
         *) (PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin && command -v "$1" >/dev/null 2>&1) ;;
     esac

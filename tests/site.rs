@@ -180,15 +180,26 @@ impl Site {
     }
 
     fn unlaid_on(ports: Ports, place: &Path, sample: Sample, extra: &str) -> Site {
-        let directory = tempfile::Builder::new().prefix("cutover-test-").tempdir_in(place).unwrap();
-        let home = directory.path().join(".shop");
-        let site = Site { home, ports, sample, directory };
-        let source = site.source();
-        fs::create_dir(&source).unwrap();
-        site.git(&["init", "--quiet", "--initial-branch=main"]);
-        sample.copy_into(&source);
+        let site = Site::empty(ports, place, "shop", sample);
+        sample.copy_into(&site.source());
         site.commit("v1", "");
         site.write_config(extra);
+        site
+    }
+
+    /// A site for an app that the caller has the sources and the configuration of: roomy, its repository empty, not laid out.
+    // Only try-apps has such.
+    #[allow(dead_code)]
+    pub fn for_app(app: &str) -> Site {
+        Site::empty(Ports::claim_blocks(9), &std::env::temp_dir(), app, Sample::Static)
+    }
+
+    fn empty(ports: Ports, place: &Path, app: &str, sample: Sample) -> Site {
+        let directory = tempfile::Builder::new().prefix("cutover-test-").tempdir_in(place).unwrap();
+        let home = directory.path().join(format!(".{app}"));
+        let site = Site { home, ports, sample, directory };
+        fs::create_dir(site.source()).unwrap();
+        site.git(&["init", "--quiet", "--initial-branch=main"]);
         site
     }
 

@@ -185,6 +185,23 @@ impl Connection {
         Ok(())
     }
 
+    /// After what time the server closes the connection when nothing is asked on it; None: it keeps it for longer than `limit`.
+    pub fn closed_after(&mut self, limit: Duration) -> Result<Option<Duration>, Failure> {
+        self.expect_silence()?;
+        let began = Instant::now();
+        self.deadline = began + limit;
+        self.reader.get_ref().set_read_timeout(Some(limit))?;
+        match self.piece() {
+            Ok(None) => Ok(Some(began.elapsed())),
+            Ok(Some(_)) => Err(Failure::new(Kind::Other, "the server speaks without being asked")),
+            Err(failure) => match failure.kind {
+                Kind::Reset => Ok(Some(began.elapsed())),
+                Kind::TimedOut => Ok(None),
+                _ => Err(failure),
+            },
+        }
+    }
+
     fn line(&mut self) -> Result<String, Failure> {
         let mut line = Vec::new();
         loop {

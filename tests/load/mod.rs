@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use client::Client;
 pub use failure::{Failure, Kind};
+pub use http::Connection;
 pub use long::{Pace, WebSocket, download, held, slow, upload, websocket};
 pub use report::{Report, Sample};
 
