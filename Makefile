@@ -61,7 +61,7 @@ all: ## Build the tools
 
 programs: ## Build tools, tests and proofs, each once
 	$(CARGO) build --release --bins --examples --locked
-	$(CARGO) test --release --locked --no-run --lib --test tests --bench bench --bench torture --bench e2e --bench e2e-docker
+	$(CARGO) test --release --locked --no-run --lib --test tests --bench bench --bench torture --bench e2e --bench e2e-docker --bench try-apps
 
 demo: set-up ## Watch a deploy, a crash and a rollback under load
 	$(CARGO) build --release --bins --example load --locked
@@ -82,11 +82,12 @@ test: set-up ## Install what is missing and run all tests
 	$(CARGO) build --release --bins --examples --locked
 	$(CARGO) test --release --locked --lib --test tests -- --test-threads=$(TEST_THREADS)
 
-proofs: ## Run everything whole, for hours: tests, torture, e2e, e2e-docker, fuzz, bench, demos (needs root)
+proofs: ## Run everything whole, for hours: tests, torture, e2e, e2e-docker, try-apps, fuzz, bench, demos (needs root)
 	PROPTEST_CASES=2000 DEPLOYS=50 PAUSE_MS=5 $(MAKE) test
 	$(MAKE) torture
 	$(MAKE) e2e
 	$(MAKE) e2e-docker
+	$(MAKE) try-apps
 	$(MAKE) fuzz
 	$(MAKE) bench
 	$(MAKE) demo
@@ -106,6 +107,10 @@ e2e-docker: ## Deploy containers on a real Docker: under load, broken, killed, w
 	@tests/docker/set-up.sh
 	$(CARGO) build --release --bins --examples --locked
 	$(CARGO) bench --locked --bench e2e-docker -- $(E2E_DOCKER_OPTIONS)
+
+try-apps: set-up ## Deploy real apps from the registries, as docs/apps.md says, and break nothing under load
+	$(CARGO) build --release --bins --examples --locked
+	$(CARGO) bench --locked --bench try-apps -- $(TRY_APPS_OPTIONS)
 
 fuzz: ## Look for requests that on-push takes wrongly, for FUZZ_SECONDS=60 with each fuzzer; a crash fails
 	@tests/set-up.sh c++
@@ -130,7 +135,7 @@ bench-pm2: set-up ## Measure beside pm2, which npm installs below target: the sa
 	$(CARGO) bench --locked --bench bench-pm2 -- $(BENCH_PM2_OPTIONS)
 
 install: all ## Install tools and man pages below $(DESTDIR)$(prefix), for packagers; ./install sets up an app
-	install -d $(addprefix $(DESTDIR)$(prefix)/,lib/cutover/bin share/man/man1 share/man/man5 share/man/man7 share/doc/cutover/examples/codedeploy share/fish/vendor_conf.d) $(DESTDIR)$(zshdir)
+	install -d $(addprefix $(DESTDIR)$(prefix)/,lib/cutover/bin share/man/man1 share/man/man5 share/man/man7 share/doc/cutover/examples/codedeploy share/doc/cutover/docs share/fish/vendor_conf.d) $(DESTDIR)$(zshdir)
 	install -m 755 $(addprefix $(built)/,$(tools)) $(DESTDIR)$(prefix)/lib/cutover/bin
 	install -m 755 install $(DESTDIR)$(prefix)/lib/cutover
 	install -m 644 man/cutover.7 $(DESTDIR)$(prefix)/share/man/man7
@@ -140,6 +145,7 @@ install: all ## Install tools and man pages below $(DESTDIR)$(prefix), for packa
 	install -m 644 completions/_cutover $(DESTDIR)$(zshdir)
 	install -m 644 completions/cutover.fish $(DESTDIR)$(prefix)/share/fish/vendor_conf.d
 	install -m 644 README.md SECURITY.md LICENSE ssm/cutover.json $(DESTDIR)$(prefix)/share/doc/cutover
+	install -m 644 docs/apps.md $(DESTDIR)$(prefix)/share/doc/cutover/docs
 	install -m 644 examples/github-actions.yml $(DESTDIR)$(prefix)/share/doc/cutover/examples
 	install -m 644 examples/codedeploy/appspec.yml $(DESTDIR)$(prefix)/share/doc/cutover/examples/codedeploy
 	install -m 755 examples/codedeploy/deploy.sh $(DESTDIR)$(prefix)/share/doc/cutover/examples/codedeploy
@@ -153,7 +159,7 @@ dist: all ## Make a tar and a Debian package of built tools, for servers that ca
 	rm -rf $(dist)
 	install -d $(package)/bin
 	install -m 755 $(addprefix $(built)/,$(tools)) $(package)/bin
-	cp -R install README.md SECURITY.md LICENSE man nginx systemd completions ssm examples $(package)
+	cp -R install README.md SECURITY.md LICENSE man docs nginx systemd completions ssm examples $(package)
 	tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@$(time) -C $(dist) -czf $(package).tar.gz $(notdir $(package))
 	rm -r $(package)
 	$(MAKE) install DESTDIR=$(dist)/deb prefix=/usr zshdir=/usr/share/zsh/vendor-completions
@@ -187,4 +193,4 @@ set-up-all:
 hosts:
 	@for suite in bookworm trixie; do tests/e2e/host.sh $$suite || exit; done
 
-.PHONY: all programs demo demo-docker quick test proofs torture e2e e2e-docker fuzz check bench bench-pm2 install uninstall dist clean help set-up set-up-all hosts
+.PHONY: all programs demo demo-docker quick test proofs torture e2e e2e-docker try-apps fuzz check bench bench-pm2 install uninstall dist clean help set-up set-up-all hosts

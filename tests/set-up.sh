@@ -44,7 +44,7 @@ is_there() {
         # Libraries.
         python3-venv) python3 -c 'import ensurepip' >/dev/null 2>&1 ;;
         ruby-sinatra) ls /usr/share/rubygems-integration/all/specifications/sinatra-[0-9]* >/dev/null 2>&1 ;;
-        libtomcat10-embed-java) [ -e /usr/share/java/tomcat10-embed-core.jar ] ;;
+        lib*-java) dpkg-query --show "$1" >/dev/null 2>&1 ;;
         # Debian has its version in the name.
         php-fpm) ls /usr/sbin/php-fpm* >/dev/null 2>&1 ;;
         # In the PATH that apps get, which is not the caller's.

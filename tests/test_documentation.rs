@@ -189,12 +189,17 @@ fn the_readme_and_the_overview_name_each_tool() {
 }
 
 #[test]
-fn the_tests_and_files_that_the_readme_names_are_there() {
-    let readme = read("README.md");
-    let named = readme.split('`').filter(|word| word.starts_with("tests/") || word.starts_with("src/"));
-    let links = readme.split("](").skip(1).filter_map(|rest| rest.split(')').next()).filter(|to| !to.starts_with('#'));
-    let missing: Vec<&str> = named.chain(links).filter(|path| !project().join(path).exists()).collect();
-    assert_eq!(missing, Vec::<&str>::new());
+fn the_tests_and_files_that_the_readme_and_the_apps_page_name_are_there() {
+    for page in ["README.md", "docs/apps.md"] {
+        let text = read(page);
+        let named = text.split('`').filter(|word| word.starts_with("tests/") || word.starts_with("src/"));
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        let links = links.filter(|to| !to.starts_with('#'));
+        let place = project().join(page);
+        let there = named.map(|path| project().join(path)).chain(links.map(|to| place.with_file_name(to)));
+        let missing: Vec<PathBuf> = there.filter(|path| !path.exists()).collect();
+        assert_eq!(missing, Vec::<PathBuf>::new(), "in {page}");
+    }
 }
 
 /// A table of the configuration, and what cutover-config(5) says each of its keys is by default; None: it has none.
@@ -321,12 +326,13 @@ fn a_key_is_called_required_exactly_when_it_is() {
 
 #[test]
 fn the_examples_of_configurations_are_valid() {
-    let (readme, manual, file) = (read("README.md"), read("man/cutover-config.5"), read("examples/push-server.toml"));
-    let in_readme = readme.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let (manual, file) = (read("man/cutover-config.5"), read("examples/push-server.toml"));
+    let pages = read("README.md") + &read("docs/apps.md");
+    let in_pages = pages.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
     let in_manual = manual.split(".Bd -literal -offset indent\n").skip(1).filter_map(|rest| rest.split(".Ed").next());
     let examples: Vec<&str> =
-        in_readme.chain(in_manual.filter(|example| example.starts_with("app = "))).chain([file.as_str()]).collect();
-    assert_eq!(examples.len(), 7);
+        in_pages.chain(in_manual.filter(|example| example.starts_with("app = "))).chain([file.as_str()]).collect();
+    assert_eq!(examples.len(), 8);
     for example in examples {
         Config::parse(example).unwrap_or_else(|error| panic!("{error} in {example}"));
     }
