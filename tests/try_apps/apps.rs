@@ -11,6 +11,8 @@ pub struct App {
     pub needs: &'static [&'static str],
     /// What its user has laid into the home before: a line for the shell that runs there.
     pub laid: &'static str,
+    /// What runs beside it on this machine, such as a database: a line for the shell, PORT is a free one.
+    pub service: &'static str,
     /// How its developer makes the lock of its dependencies: a line for the shell that runs in the repository. It is made each
     /// time, because locks are long; what is asked for by name is pinned.
     pub lock: &'static str,
@@ -18,6 +20,8 @@ pub struct App {
     pub get: &'static str,
     /// Whether it echoes POSTs to /echo.
     pub echoes: bool,
+    /// A program whose lines go on as long as its connection does, for the shell in the release; URL is the site's.
+    pub stream: &'static str,
     /// The pause between two requests of a connection, in milliseconds.
     pub pace: u64,
     /// Whether the gate has the time for it.
@@ -25,8 +29,69 @@ pub struct App {
 }
 
 /// Most apps.
-const APP: App =
-    App { name: "", what: "", needs: &[], laid: "", lock: "", get: "/", echoes: true, pace: 20, is_light: false };
+const APP: App = App {
+    name: "",
+    what: "",
+    needs: &[],
+    laid: "",
+    service: "",
+    lock: "",
+    get: "/",
+    echoes: true,
+    stream: "",
+    pace: 20,
+    is_light: false,
+};
+
+const NPM: &str = "npm install --package-lock-only --no-audit --no-fund --loglevel=error";
 
 /// Those that are tried, in their order.
-pub const APPS: &[App] = &[App { name: "php", what: "PHP's own server", needs: &["php"], is_light: true, ..APP }];
+pub const APPS: &[App] = &[
+    App {
+        name: "chat",
+        what: "Express and socket.io",
+        needs: &["node", "npm"],
+        lock: NPM,
+        stream: "exec node client.js",
+        is_light: true,
+        ..APP
+    },
+    App { name: "django", what: "Django, gunicorn", needs: &["python3", "python3-venv"], is_light: true, ..APP },
+    App {
+        name: "fastapi",
+        what: "FastAPI, uvicorn, SSE",
+        needs: &["python3", "python3-venv", "curl"],
+        stream: "exec curl --silent --no-buffer $URL/events",
+        is_light: true,
+        ..APP
+    },
+    App {
+        name: "orders",
+        what: "Flask, gunicorn, Celery",
+        needs: &["python3", "python3-venv", "curl", "redis-server"],
+        service: "exec redis-server --bind 127.0.0.1 --port $PORT --save ''",
+        stream: "while curl --silent --fail $URL/sum; do sleep 0.2; done",
+        ..APP
+    },
+    App {
+        name: "datasette",
+        what: "datasette",
+        needs: &["python3", "python3-venv"],
+        get: "/shop/dishes.json",
+        echoes: false,
+        pace: 100,
+        is_light: true,
+        ..APP
+    },
+    App { name: "sinatra", what: "Sinatra, Puma", needs: &["puma", "ruby-sinatra"], is_light: true, ..APP },
+    App { name: "php", what: "PHP's own server", needs: &["php"], is_light: true, ..APP },
+    App {
+        name: "static",
+        what: "static files",
+        needs: &["node", "npm"],
+        lock: NPM,
+        echoes: false,
+        is_light: true,
+        ..APP
+    },
+];

@@ -11,6 +11,7 @@
 )]
 
 mod apps;
+mod idle;
 #[path = "../load/mod.rs"]
 mod load;
 mod page;
@@ -21,6 +22,7 @@ mod sample;
 #[path = "../site.rs"]
 #[allow(dead_code)]
 mod site;
+mod stream;
 mod trial;
 
 use std::collections::BTreeSet;
@@ -125,7 +127,8 @@ fn set_up(apps: &[&App]) {
 fn table(outcomes: &[Outcome]) -> String {
     let heading =
         ["app", "is", "first time", "requests", "lost", "lost to kill -9", "memory", "deploy", "again", "all"];
-    let heading = heading.into_iter().chain([""]).map(str::to_owned).collect();
+    let idle = ["closes an idle connection", "32 kept ones make others wait", ""];
+    let heading = heading.into_iter().chain(idle).map(str::to_owned).collect();
     let rows = outcomes.iter().map(Outcome::row);
     output::table(&std::iter::once(heading).chain(rows).collect::<Vec<_>>())
 }

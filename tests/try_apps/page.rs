@@ -1,4 +1,4 @@
-//! docs/apps.md, as far as it is tried: the code blocks that belong to an app.
+//! docs/apps.md, as far as it is tried: the code blocks that belong to an app, and the table of servers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -52,5 +52,14 @@ impl Page {
         let own = following.take_while(|(language, _)| *language != "toml");
         own.map(|(_, text)| Shown { path: text.split_whitespace().nth(1).unwrap().into(), text: format!("{text}\n") })
             .collect()
+    }
+
+    /// What the table of servers says of the one that an app runs on: after what time it closes an idle connection, and
+    /// whether kept-alive ones make others wait. None: the table does not have it.
+    pub fn server(&self, app: &str) -> Option<(String, String)> {
+        let rows = self.0.lines().filter_map(|line| line.strip_prefix("| "));
+        let mut rows = rows.map(|row| row.split(" | ").map(str::trim).collect::<Vec<_>>());
+        let row = rows.find(|row| row.get(1) == Some(&format!("`{app}`").as_str()))?;
+        Some((row[2].to_owned(), row[3].to_owned()))
     }
 }

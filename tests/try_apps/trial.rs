@@ -1,7 +1,7 @@
 //! One app: laid out as the page says, deployed, and then deployed again, rolled back, reloaded and killed under load.
 
 use std::fs;
-
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,13 +11,17 @@ use cutover::output;
 use toml::{Table, Value};
 
 use crate::apps::App;
+use crate::idle::Idle;
 use crate::load::{Kind, Load, Plan, Report};
 use crate::page::Page;
 use crate::ran::Ran;
 use crate::site::{Site, eventually};
+use crate::stream::{Service, Stream};
 
 /// Whose home the page's paths are in.
 const PAGES_HOME: &str = "/home/potados";
+/// Where Redis listens by default, as in the page.
+const REDIS: &str = "127.0.0.1:6379";
 /// php-fpm as Debian 12 calls it, and where its pool begins, in the page.
 const PHP_FPM: [&str; 2] = ["php-fpm8.2", "[www]\n"];
 /// Connections that are used again and again, and those made anew for each request.
@@ -41,6 +45,7 @@ pub struct Outcome {
     again: Duration,
     /// How long all took.
     took: Duration,
+    idle: Option<Idle>,
     /// What was not as promised.
     pub failures: Vec<String>,
 }
@@ -49,8 +54,8 @@ impl Outcome {
     /// Nothing yet.
     pub fn of(app: &'static App) -> Outcome {
         let [first, again, took] = [Duration::ZERO; 3];
-        let (is_right_first, failures) = (false, Vec::new());
-        Outcome { app, is_right_first, requests: 0, lost: 0, killed: 0, memory: 0, first, again, took, failures }
+        let (is_right_first, idle, failures) = (false, None, Vec::new());
+        Outcome { app, is_right_first, requests: 0, lost: 0, killed: 0, memory: 0, first, again, took, idle, failures }
     }
 
     pub fn in_words(&self) -> String {
@@ -61,6 +66,7 @@ impl Outcome {
     pub fn row(&self) -> Vec<String> {
         let right = if self.is_right_first { "right" } else { "WRONG" };
         let count = self.failures.len();
+        let idle = self.idle.as_ref().map(|idle| (idle.in_words().0, idle.asked())).unwrap_or_default();
         vec![
             self.app.name.to_owned(),
             self.app.what.to_owned(),
@@ -72,6 +78,8 @@ impl Outcome {
             output::span(self.first),
             output::span(self.again),
             output::span(self.took),
+            idle.0,
+            idle.1,
             if count == 0 { String::new() } else { format!("{count} FAILURES") },
         ]
     }
@@ -101,18 +109,25 @@ struct Trial<'a> {
 impl Trial<'_> {
     fn run(&mut self) -> Result<(), String> {
         self.lay()?;
+        let _service = (!self.app.service.is_empty()).then(|| Service::start(&self.site, self.app.service));
         let began = Instant::now();
         self.deploy_first()?;
         self.outcome.first = began.elapsed();
         self.serves("v1")?;
+        self.is_as_the_page_says()?;
 
         let load = self.load();
+        let mut stream = (!self.app.stream.is_empty()).then(|| Stream::open(&self.site, self.app.stream));
         self.write_sources("v2");
         self.site.commit("v2", "");
         let began = Instant::now();
         self.step(&load, "deploy", "v2")?;
         self.outcome.again = began.elapsed();
         self.step(&load, "rollback", "v1")?;
+        if stream.as_mut().is_some_and(|stream| !stream.goes_on()) {
+            self.outcome.failures.push("a stream ended at a cutover".to_owned());
+        }
+        drop(stream);
         self.write_env("TRIED=again\n");
         self.step(&load, "reload", "v1")?;
         self.kill(&load)?;
@@ -134,6 +149,7 @@ impl Trial<'_> {
         text.replace("@VERSION@", version)
             .replace(PAGES_HOME, self.home().to_str().unwrap())
             .replace("/etc/nginx/conf.d", nginx.to_str().unwrap())
+            .replace(REDIS, &format!("127.0.0.1:{}", self.site.ports.push))
             .replace("listen 80;", &format!("listen {};", self.site.address()))
             .replace(PHP_FPM[0], &php_fpm()[0])
             .replace(PHP_FPM[1], &php_fpm()[1])
@@ -338,6 +354,22 @@ impl Trial<'_> {
         let instances = self.site.status()["instances"].clone();
         let held = instances.as_array().unwrap().iter().filter_map(|one| one["memory_bytes"].as_u64());
         self.outcome.memory = self.outcome.memory.max(held.max().unwrap_or(0));
+    }
+
+    /// Measures how the app's server treats idle connections, where the page says something of it.
+    fn is_as_the_page_says(&mut self) -> Result<(), String> {
+        let Some((closed, waits)) = self.page.server(self.app.name) else { return Ok(()) };
+        let port = self.site.run("enabled-port", &[]).ok().lines().next().unwrap().parse().unwrap();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let measured = Idle::measure(address, &self.host(), self.app.get);
+        let idle = measured.map_err(|failure| format!("idle connections: {failure}"))?;
+        let found = idle.in_words();
+        if !idle.is_as_said(&closed, &waits) {
+            let said = format!("the page says of its server: {closed}, {waits}; found: {}, {}", found.0, idle.asked());
+            self.outcome.failures.push(said);
+        }
+        self.outcome.idle = Some(idle);
+        Ok(())
     }
 }
 
