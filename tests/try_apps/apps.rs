@@ -45,6 +45,11 @@ const APP: App = App {
 
 const NPM: &str = "npm install --package-lock-only --no-audit --no-fund --loglevel=error";
 
+/// Lays what nvm and Bun's installer would, which get programs from places that not every machine reaches: npm has the same.
+const NVM: &str = "npm install --prefix .nvm/versions/node/v22.23.3 --loglevel=error node@22.23.3 pnpm@10.34.8 && \
+                   ln -s node_modules/.bin .nvm/versions/node/v22.23.3/bin";
+const BUN: &str = "npm install --prefix .bun --loglevel=error bun@1.4.5 && ln -s node_modules/.bin .bun/bin";
+
 /// Those that are tried, in their order.
 pub const APPS: &[App] = &[
     App {
@@ -56,6 +61,23 @@ pub const APPS: &[App] = &[
         is_light: true,
         ..APP
     },
+    App {
+        name: "workspace",
+        what: "Fastify in a pnpm workspace",
+        needs: &["node", "npm"],
+        laid: NVM,
+        lock: "PATH=$HOME/.nvm/versions/node/v22.23.3/bin:$PATH pnpm install --lockfile-only",
+        ..APP
+    },
+    App {
+        name: "hono",
+        what: "Hono on Bun",
+        needs: &["node", "npm"],
+        laid: BUN,
+        lock: "$HOME/.bun/bin/bun install --lockfile-only",
+        ..APP
+    },
+    App { name: "packages", what: "verdaccio", needs: &["node", "npm"], lock: NPM, echoes: false, pace: 50, ..APP },
     App { name: "django", what: "Django, gunicorn", needs: &["python3", "python3-venv"], is_light: true, ..APP },
     App {
         name: "fastapi",
@@ -85,6 +107,15 @@ pub const APPS: &[App] = &[
     },
     App { name: "sinatra", what: "Sinatra, Puma", needs: &["puma", "ruby-sinatra"], is_light: true, ..APP },
     App { name: "php", what: "PHP's own server", needs: &["php"], is_light: true, ..APP },
+    App { name: "fpm", what: "php-fpm", needs: &["php-fpm"], is_light: true, ..APP },
+    App {
+        name: "tomcat",
+        what: "a jar with Tomcat",
+        needs: &["javac", "libtomcat10-embed-java", "libtomcat10-java"],
+        ..APP
+    },
+    App { name: "go", what: "Go", needs: &["go"], ..APP },
+    App { name: "axum", what: "Rust, axum", lock: "cargo generate-lockfile", ..APP },
     App {
         name: "static",
         what: "static files",
