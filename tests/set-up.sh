@@ -42,7 +42,7 @@ is_there() {
         # A module of the C library's, which only Debian and its like have packaged.
         libnss-extrausers) ! command -v apt-get >/dev/null 2>&1 || ls /usr/lib/*/libnss_extrausers.so.2 >/dev/null 2>&1 ;;
         # Libraries.
-        python3-venv) python3 -c 'import ensurepip' >/dev/null 2>&1 ;;
+        python3-venv) (PATH=/usr/local/bin:/usr/bin:/bin && python3 -c 'import ensurepip') >/dev/null 2>&1 ;;
         ruby-sinatra) ls /usr/share/rubygems-integration/all/specifications/sinatra-[0-9]* >/dev/null 2>&1 ;;
         lib*-java) dpkg-query --show "$1" >/dev/null 2>&1 ;;
         # Debian has its version in the name.

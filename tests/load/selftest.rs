@@ -287,6 +287,23 @@ fn a_kept_alive_connection_whose_end_is_announced_is_none() {
 }
 
 #[test]
+fn after_what_time_an_idle_connection_is_closed() {
+    fn closes_soon(mut stream: TcpStream) {
+        request(&mut stream);
+        answer(&mut stream, b"v1");
+        thread::sleep(Duration::from_millis(200));
+    }
+    let idle = |treat: fn(TcpStream), limit| {
+        let mut connection = load::Connection::open(server(treat), "here", Duration::from_secs(10)).unwrap();
+        connection.exchange("GET", "/", &[], &[]).unwrap();
+        connection.closed_after(limit).unwrap()
+    };
+    let closed = idle(closes_soon, Duration::from_secs(10)).unwrap();
+    assert!((Duration::from_millis(150)..Duration::from_secs(10)).contains(&closed), "{closed:?}");
+    assert_eq!(idle(well_behaved, Duration::from_millis(100)), None);
+}
+
+#[test]
 fn every_lawful_body_is_understood() {
     let report = load_on(server(delimits_in_every_way), 0, true);
     assert_eq!(report.failed(), 0, "{report} {:?}", report.samples);

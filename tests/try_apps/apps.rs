@@ -61,6 +61,7 @@ pub const APPS: &[App] = &[
         is_light: true,
         ..APP
     },
+    App { name: "nest", what: "NestJS, two processes", needs: &["node", "npm"], lock: NPM, ..APP },
     App {
         name: "workspace",
         what: "Fastify in a pnpm workspace",
