@@ -48,7 +48,7 @@ tools = $(basename $(notdir $(wildcard src/bin/*.rs)))
 fuzzers = $(basename $(notdir $(wildcard tests/fuzz/targets/*.rs)))
 
 for-all = nginx git curl node npm python3 ip
-for-test = mandoc sudo strace zsh fish libnss-extrausers
+for-test = mandoc sudo strace zsh fish libnss-extrausers php javac python3-venv
 for-e2e = git curl ip systemd-nspawn mmdebstrap mkfs.ext4 dpkg-deb make
 
 dist    = target/dist

@@ -31,7 +31,7 @@ package_of() {
         script) echo bsdutils ;;
         php) echo php-cli ;;
         go) echo golang-go ;;
-        javac) echo default-jdk-headless ;;
+        javac) command -v dnf >/dev/null 2>&1 && echo java-devel || echo default-jdk-headless ;;
         ip) command -v dnf >/dev/null 2>&1 && echo iproute || echo iproute2 ;;
         *) echo "$1" ;;
     esac
@@ -41,8 +41,9 @@ is_there() {
     case $1 in
         # A module of the C library's, which only Debian and its like have packaged.
         libnss-extrausers) ! command -v apt-get >/dev/null 2>&1 || ls /usr/lib/*/libnss_extrausers.so.2 >/dev/null 2>&1 ;;
+        # Elsewhere it is a part of Python itself.
+        python3-venv) ! command -v apt-get >/dev/null 2>&1 || /usr/bin/python3 -c 'import ensurepip' 2>/dev/null ;;
         # Libraries.
-        python3-venv) (PATH=/usr/local/bin:/usr/bin:/bin && python3 -c 'import ensurepip') >/dev/null 2>&1 ;;
         ruby-sinatra) ls /usr/share/rubygems-integration/all/specifications/sinatra-[0-9]* >/dev/null 2>&1 ;;
         lib*-java) dpkg-query --show "$1" >/dev/null 2>&1 ;;
         # Debian has its version in the name.

@@ -11,6 +11,7 @@
 
 mod agents;
 mod bare_home;
+mod ecosystem;
 mod git_server;
 mod holder;
 mod load;
@@ -38,6 +39,7 @@ mod test_disabled_instance;
 mod test_disabled_port;
 mod test_docker;
 mod test_documentation;
+mod test_ecosystems;
 mod test_enabled_instance;
 mod test_enabled_port;
 mod test_ends;
