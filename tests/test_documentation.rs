@@ -332,7 +332,7 @@ fn the_examples_of_configurations_are_valid() {
     let in_manual = manual.split(".Bd -literal -offset indent\n").skip(1).filter_map(|rest| rest.split(".Ed").next());
     let examples: Vec<&str> =
         in_pages.chain(in_manual.filter(|example| example.starts_with("app = "))).chain([file.as_str()]).collect();
-    assert_eq!(examples.len(), 23);
+    assert_eq!(examples.len(), 24);
     for example in examples {
         Config::parse(example).unwrap_or_else(|error| panic!("{error} in {example}"));
     }

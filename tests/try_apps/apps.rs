@@ -62,6 +62,7 @@ pub const APPS: &[App] = &[
         ..APP
     },
     App { name: "nest", what: "NestJS, two processes", needs: &["node", "npm"], lock: NPM, ..APP },
+    App { name: "next", what: "Next.js", needs: &["node", "npm"], lock: NPM, pace: 250, ..APP },
     App {
         name: "workspace",
         what: "Fastify in a pnpm workspace",
