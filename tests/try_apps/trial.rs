@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use cutover::output;
@@ -15,7 +16,7 @@ use crate::idle::Idle;
 use crate::load::{Kind, Load, Plan, Report};
 use crate::page::Page;
 use crate::ran::Ran;
-use crate::site::{Site, eventually};
+use crate::site::Site;
 use crate::stream::{Service, Stream};
 
 /// Whose home the page's paths are in.
@@ -24,6 +25,8 @@ const PAGES_HOME: &str = "/home/potados";
 const REDIS: &str = "127.0.0.1:6379";
 /// php-fpm as Debian 12 calls it, and where its pool begins, in the page.
 const PHP_FPM: [&str; 2] = ["php-fpm8.2", "[www]\n"];
+/// How long a killed instance may take until it is healthy again, beside a load and whatever else the machine does.
+const START: Duration = Duration::from_secs(180);
 /// Connections that are used again and again, and those made anew for each request.
 const KEPT_ALIVE: usize = 12;
 const FRESH: usize = 4;
@@ -330,7 +333,13 @@ impl Trial<'_> {
             let healthy = instances.as_array().unwrap().iter().all(|one| one["health"] == "healthy");
             !now.is_empty() && now.iter().all(|pid| !killed.contains(pid)) && healthy
         };
-        eventually("the killed instance is back", is_back);
+        let deadline = Instant::now() + START;
+        while !is_back() {
+            if Instant::now() > deadline {
+                return Err(format!("{enabled} is not back within {}: {}", output::span(START), self.site.status()));
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
         self.count(load, "kill -9", (KEPT_ALIVE + FRESH) as u64);
         self.serves("v1")
     }
