@@ -16,6 +16,7 @@ require('http').createServer((request, response) => {
   if (request.url === '/block') for (;;);
   if (request.method === 'POST') return request.pipe(response);
   if (broken('down')) { response.statusCode = 500; return response.end('the database is down'); }
+  if (broken('late')) return setTimeout(() => response.end(version), 3000);
   if (broken('slow')) return setTimeout(() => response.end(version), 20000);
   response.end(request.url === '/pid' ? process.pid + '\\n' : version);
 }).listen(process.env.PORT, '127.0.0.1');
@@ -52,7 +53,7 @@ Server(('127.0.0.1', int(os.environ['PORT'])), Handler).serve_forever()
 ";
 const PATIENCE: Duration = Duration::from_secs(5);
 
-fn site(command: &str, health: &str, more: &str) -> Site {
+fn laid(command: &str, health: &str, more: &str) -> Site {
     let site = Site::unlaid_roomy(
         Sample::Static,
         &format!(
@@ -64,7 +65,17 @@ fn site(command: &str, health: &str, more: &str) -> Site {
     fs::write(site.source().join("server.py"), ONE_THREAD).unwrap();
     site.commit("v1", "");
     site.install(&[]).ok();
-    site.with_standby()
+    site
+}
+
+fn site(command: &str, health: &str, more: &str) -> Site {
+    laid(command, health, more).with_standby()
+}
+
+fn site_alone(command: &str) -> Site {
+    let site = laid(command, "", "");
+    site.run("deploy", &[]).ok();
+    site
 }
 
 fn restarts(site: &Site, instance: &str) -> u64 {
@@ -178,6 +189,22 @@ fn a_trouble_of_both_that_ends_for_one_a_moment_earlier_costs_no_restart() {
         thread::sleep(PATIENCE);
         assert_eq!([site.pid("A"), site.pid("B")], pids, "round {round}: {:?} {:?}", log(&site, "A"), log(&site, "B"));
     }
+}
+
+/// Where nobody could answer in its place, as while its next release is built on a machine that is too small for it.
+#[test]
+fn an_only_instance_that_answers_late_is_left_alone_and_one_that_hangs_is_not() {
+    let site = site_alone("node server.js");
+    let before = site.pid("A");
+    fs::write(site.home.join("late"), "").unwrap();
+    thread::sleep(5 * PATIENCE);
+    assert_eq!((site.get("/"), site.pid("A"), restarts(&site, "A")), ((200, "v1\n".to_owned()), before, 0));
+    fs::remove_file(site.home.join("late")).unwrap();
+    signal("-STOP", before);
+    eventually("it is another process", || {
+        site.run("pid", &["A"]).stdout.trim().parse().is_ok_and(|now: i32| now != before)
+    });
+    assert_eq!(restarts(&site, "A"), 1);
 }
 
 #[test]

@@ -97,6 +97,7 @@ impl Liveness {
         let Some(patience) = self.app.config.health.restart_after else { return false };
         self.follow(members);
         let mut has_heard = false;
+        let is_only = self.watched.len() == 1;
         for at in 0..self.watched.len() {
             let is_one_recovering = self.watched.iter().any(Watched::is_recovering);
             // What keeps one process from answering and another not is no matter of what both need.
@@ -104,7 +105,7 @@ impl Liveness {
             let Some(watched) = self.watched.get_mut(at) else { break };
             let Some(member) = members.iter_mut().find(|member| member.who == watched.who) else { continue };
             has_heard |= watched.hear(&self.app);
-            watched.ask(&self.app, instance, member, patience);
+            watched.ask(&self.app, instance, member, patience, is_only);
             let now = Instant::now();
             let due = watched.due(&self.app, patience).filter(|due| *due <= now + lead(patience));
             let Some(due) = due.filter(|_| !is_one_recovering) else {
@@ -229,15 +230,20 @@ impl Watched {
         true
     }
 
-    /// Asks it, if it is time.
-    fn ask(&mut self, app: &Arc<App>, instance: &Instance, member: &Kept, patience: Duration) {
+    /// Asks it, if it is time. Where nobody could answer in its place, an answer that is late is better than none: it has as long for
+    /// one as it may be ill.
+    fn ask(&mut self, app: &Arc<App>, instance: &Instance, member: &Kept, patience: Duration, is_only: bool) {
         let now = Instant::now();
         if self.since.is_none() || self.own.is_some() || now < self.next {
             return;
         }
         let Some(port) = member.port(instance) else { return };
-        let (app, patience) = (Arc::clone(app), patience_of_check(patience));
-        self.own = Question::ask(move || answers_at(&app, port, patience).err().unwrap_or_default());
+        let (app, other, is_ill) = (Arc::clone(app), app.other(instance).clone(), self.failures > 0);
+        self.own = Question::ask(move || {
+            let is_alone = is_ill && is_only && matches!(runs(&app, &other), Ok(false));
+            let patience = if is_alone { patience } else { patience_of_check(patience) };
+            answers_at(&app, port, patience).err().unwrap_or_default()
+        });
         self.next = now + LOOK_AT_ILL;
     }
 
