@@ -18,6 +18,7 @@ use crate::deadline::Deadline;
 use crate::logfile;
 use crate::outcome::{Exit, exit_of, quote, quote_first, timed_out};
 use crate::process::{self, Bond, Kills, Until};
+use crate::threads;
 
 /// How often a running program is looked at.
 const POLL: Duration = Duration::from_millis(2);
@@ -226,7 +227,7 @@ impl Run {
         let name = self.name.clone();
         // It holds the other ends of the pipe.
         drop(self);
-        let reader = thread::Builder::new().spawn(move || each_line(said, show));
+        let reader = threads::builder().and_then(|builder| builder.spawn(move || each_line(said, show)));
         let reader = reader
             .inspect_err(|_| process::end_leashed(&mut child))
             .with_context(|| format!("cannot read what {name} writes"))?;
@@ -288,14 +289,16 @@ impl Drain {
     fn of(pipe: Option<impl Read + Send + 'static>) -> io::Result<Drain> {
         let text = Arc::new(Mutex::new(Vec::new()));
         let shared = Arc::clone(&text);
-        let reader = thread::Builder::new().spawn(move || {
-            let Some(mut pipe) = pipe else { return };
-            let mut chunk = [0; 8192];
-            while let Ok(count @ 1..) = pipe.read(&mut chunk) {
-                let mut text = lock(&shared);
-                let room = MOST_KEPT.saturating_sub(text.len());
-                text.extend(chunk.iter().take(count.min(room)));
-            }
+        let reader = threads::builder().and_then(|builder| {
+            builder.spawn(move || {
+                let Some(mut pipe) = pipe else { return };
+                let mut chunk = [0; 8192];
+                while let Ok(count @ 1..) = pipe.read(&mut chunk) {
+                    let mut text = lock(&shared);
+                    let room = MOST_KEPT.saturating_sub(text.len());
+                    text.extend(chunk.iter().take(count.min(room)));
+                }
+            })
         })?;
         Ok(Drain { text, reader })
     }

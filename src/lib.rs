@@ -56,5 +56,6 @@ pub mod runner;
 pub mod source;
 pub mod telling;
 pub mod terminal;
+mod threads;
 pub mod trust;
 pub mod watching;

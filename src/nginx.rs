@@ -88,7 +88,9 @@ pub fn switch(app: &App, target: &Instance) -> Result<()> {
     let cannot = || format!("cannot connect {target}");
     let before = enabled(app)?;
     // Its unit may have been stopped while it was enabled, and it was started by something else.
-    marks::come_back(app, target)?;
+    if marks::is_away(app, target) {
+        marks::come_back(app, target).with_context(cannot)?;
+    }
     if before != Some(target) {
         durable::turn_link(&link, target.name())
             .map_err(|error| anyhow!("{}: cannot turn {}: {error}{}", cannot(), link.display(), remedy(app, &error)))?;

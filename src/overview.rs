@@ -14,6 +14,7 @@ use crate::app::{Activity, App, Instance, Port, ReleaseId};
 use crate::harmless::harmless_line;
 use crate::process::Process;
 use crate::runner::{Program, State};
+use crate::threads;
 use crate::{nginx, output, process, push, runner, source};
 
 /// How long an instance may take to answer before it is shown as silent.
@@ -123,7 +124,9 @@ enum Look<'scope, T> {
 
 impl<'scope, T: Send + 'scope> Look<'scope, T> {
     fn begin<'env>(scope: &'scope Scope<'scope, 'env>, look: impl FnOnce() -> T + Copy + Send + 'scope) -> Self {
-        thread::Builder::new().spawn_scoped(scope, look).map_or_else(|_| Look::Over(look()), Look::UnderWay)
+        threads::builder()
+            .and_then(|builder| builder.spawn_scoped(scope, look))
+            .map_or_else(|_| Look::Over(look()), Look::UnderWay)
     }
 
     fn end(self) -> thread::Result<T> {

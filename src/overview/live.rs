@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 
 use crate::app::App;
 use crate::terminal::{self, Event, Screen};
+use crate::threads;
 
 use bars::Glyphs;
 use course::{Counted, Course, Sample};
@@ -31,7 +32,7 @@ pub fn watch(app: &App) -> Result<()> {
     let (mut news, bell) = io::pipe().context("cannot make a pipe")?;
     let (sender, samples) = mpsc::channel();
     let looked_at = app.clone();
-    let looks = thread::Builder::new().spawn(move || look(&looked_at, &sender, bell));
+    let looks = threads::builder().and_then(|builder| builder.spawn(move || look(&looked_at, &sender, bell)));
     looks.context("cannot begin to look")?;
     let mut course = Course::new(app.name(), !app.config.nginx.own);
     loop {

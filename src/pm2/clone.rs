@@ -11,7 +11,7 @@ use crate::deadline::Deadline;
 use crate::source::address::Address;
 
 /// How long git may take to look at a clone.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// What is made anew by installing, building and running, or belongs to an editor: nobody misses it in a release.
 const MADE: [&str; 32] = [
     ".DS_Store",

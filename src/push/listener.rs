@@ -26,6 +26,7 @@ use crate::lock::{self, Lock};
 use crate::logfile;
 use crate::outcome::{Exit, failure, quote, usage};
 use crate::process::{self, Bond, Process};
+use crate::threads;
 
 /// The tool that listens, and that serves a connection.
 const ON_PUSH: &str = "on-push";
@@ -160,7 +161,7 @@ fn await_end(child: Child, turn: Turn) -> Result<()> {
         awaited.1 = None;
     };
     let shared = Arc::clone(&awaited);
-    let begun = thread::Builder::new().spawn(move || await_it(&shared));
+    let begun = threads::builder().and_then(|builder| builder.spawn(move || await_it(&shared)));
     // Where there is no thread to be had, the next connection is accepted when this one has been served.
     begun.map(drop).inspect_err(|_| await_it(&awaited)).context("cannot serve several connections at once")
 }

@@ -20,6 +20,7 @@ use crate::outcome::{exit_of, failure, usage};
 use crate::process::{Pid, Process};
 use crate::source::image::{self, Image, Present};
 use crate::source::{self, Origin};
+use crate::threads;
 
 /// How many lines are kept of what a container printed that failed to start.
 const KEPT_LINES: usize = 2000;
@@ -323,10 +324,12 @@ impl Follower {
         let (known, mark) = begun.unzip();
         let (app, instance) = (app.clone(), instance.clone());
         let (sender, lines) = channel();
-        let follower = thread::Builder::new().spawn(move || {
-            if let Err(error) = follow(&app, &instance, mark, &sender) {
-                let _ = sender.send(Err(error));
-            }
+        let follower = threads::builder().and_then(|builder| {
+            builder.spawn(move || {
+                if let Err(error) = follow(&app, &instance, mark, &sender) {
+                    let _ = sender.send(Err(error));
+                }
+            })
         });
         follower.context("cannot follow the container's log")?;
         Ok((known.unwrap_or_default(), Follower { lines }))

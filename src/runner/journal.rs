@@ -5,7 +5,6 @@
 use std::io::{self, BufRead, BufReader, Read as _};
 use std::process::Child;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel, sync_channel};
-use std::thread;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
@@ -15,6 +14,7 @@ use super::systemd::Order;
 use crate::app::{App, Instance};
 use crate::logfile::{Choice, Line, OWN};
 use crate::outcome::quote_first;
+use crate::threads;
 
 /// How long journalctl may take to find the next entry.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -84,7 +84,7 @@ impl Reading {
         let (sender, entries) = sync_channel(AHEAD);
         let read = move || read_entries(BufReader::new(stdout), |entry| sender.send(entry).is_ok());
         // journalctl ends when nobody reads.
-        thread::Builder::new().spawn(read).context("cannot read from journalctl")?;
+        threads::builder().and_then(|builder| builder.spawn(read)).context("cannot read from journalctl")?;
         Ok(Reading { child, entries })
     }
 
@@ -226,22 +226,24 @@ impl Follower {
         let (_, newest) = read(app, instance, &Choice::last(0))?;
         let known = newest.map(|_| begin(&mut reading, app, instance, choice)).transpose()?;
         let (app, instance, has_begun) = (app.clone(), instance.clone(), known.is_some());
-        let follower = thread::Builder::new().spawn(move || {
-            let mut go_on = || -> Result<()> {
-                if !has_begun {
-                    let _ = sender.send(Ok(begin(&mut reading, &app, &instance, &Choice::default())?));
-                }
-                let unit = app.journal_identifier(&instance);
-                while let Some(entry) = reading.next()? {
-                    if sender.send(Ok(entry.lines(&unit))).is_err() {
-                        return Ok(());
+        let follower = threads::builder().and_then(|builder| {
+            builder.spawn(move || {
+                let mut go_on = || -> Result<()> {
+                    if !has_begun {
+                        let _ = sender.send(Ok(begin(&mut reading, &app, &instance, &Choice::default())?));
                     }
+                    let unit = app.journal_identifier(&instance);
+                    while let Some(entry) = reading.next()? {
+                        if sender.send(Ok(entry.lines(&unit))).is_err() {
+                            return Ok(());
+                        }
+                    }
+                    reading.complaint()
+                };
+                if let Err(error) = go_on() {
+                    let _ = sender.send(Err(error));
                 }
-                reading.complaint()
-            };
-            if let Err(error) = go_on() {
-                let _ = sender.send(Err(error));
-            }
+            })
         });
         follower.context("cannot follow the journal")?;
         Ok((known.unwrap_or_default(), Follower { lines }))

@@ -35,6 +35,7 @@ use crate::nginx;
 use crate::outcome::{Exit, failure, usage};
 use crate::output;
 use crate::process::{self, Pid};
+use crate::threads;
 
 use super::differences::{self, Settings};
 use super::output::Output;
@@ -170,16 +171,19 @@ fn tell_when_ready(app: &App, instance: &Instance, ports: Vec<Port>) -> Result<(
     }
     extend_timeout(app.config.health.timeout);
     let (app, instance, began) = (app.clone(), instance.clone(), Instant::now());
-    let teller = thread::Builder::new().spawn(move || {
-        let is_ready =
-            |port: &Port| answers_at(&app, *port, CHECK).is_ok() && is_listener_within(&app, *port, Pid::own()).is_ok();
-        while !ports.iter().all(is_ready) {
-            thread::sleep(health::pause(began.elapsed()));
-        }
-        // Where that fails, it is behind the other one in any case.
-        let _ = nginx::come_back(&app, &instance);
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        process::release_startup_code();
+    let teller = threads::builder().and_then(|builder| {
+        builder.spawn(move || {
+            let is_ready = |port: &Port| {
+                answers_at(&app, *port, CHECK).is_ok() && is_listener_within(&app, *port, Pid::own()).is_ok()
+            };
+            while !ports.iter().all(is_ready) {
+                thread::sleep(health::pause(began.elapsed()));
+            }
+            // Where that fails, it is behind the other one in any case.
+            let _ = nginx::come_back(&app, &instance);
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+            process::release_startup_code();
+        })
     });
     teller.map(drop).context("cannot wait until the app is healthy")
 }
@@ -427,6 +431,6 @@ fn holds_too_much(held: u64, limit: u64) -> String {
 fn answer_of<A: AsRef<[u8]>>(work: impl FnOnce() -> A + Send + 'static) -> io::Result<io::PipeReader> {
     let (answer, mut end) = io::pipe()?;
     fcntl(&answer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    thread::Builder::new().spawn(move || io::Write::write_all(&mut end, work().as_ref()))?;
+    threads::builder().and_then(|builder| builder.spawn(move || io::Write::write_all(&mut end, work().as_ref())))?;
     Ok(answer)
 }

@@ -1,7 +1,6 @@
 //! What state an instance is in.
 
 use std::fmt;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -13,6 +12,7 @@ use crate::deadline::Deadline;
 use crate::nginx;
 use crate::outcome::{Exit, exit_of, failure, stranded};
 use crate::process::{self, Owner, Pid, Process};
+use crate::threads;
 
 /// The first status of those by which an answer says that the request is to blame.
 const BAD_REQUEST: u16 = 400;
@@ -357,7 +357,7 @@ fn soak(app: &App, turn: &Turn, instance: &Instance, before: &Life) -> Result<()
     let looks = {
         let (app, instance) = (app.clone(), instance.clone());
         // Where there can be no more threads, nobody looks. One that is not well is not waited for.
-        thread::Builder::new().spawn(move || idle::advice(&app, &instance, deadline)).ok()
+        threads::builder().and_then(|builder| builder.spawn(move || idle::advice(&app, &instance, deadline))).ok()
     };
     stays_well(app, instance, before, deadline)?;
     let advice = looks.and_then(|looks| looks.join().ok()).flatten();

@@ -15,8 +15,8 @@ pub fn run(machine: &Machine) {
     the_agent_calls(machine);
     the_document_is_sound(machine);
     the_agent_kills_what_it_called(machine);
-    callers_end(machine);
     others_restart(machine);
+    callers_end(machine);
 }
 
 /// A script as the agent runs it: by root, in /usr/bin, with little environment, in a process group of its own, and its
