@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::site::{BRISK, Sample, Site, chmod};
+use crate::site::{BRISK, Sample, Site, chmod, eventually};
 
 /// Lines that mean one thing, and what.
 const PLAIN: [(&str, &str); 25] = [
@@ -140,7 +140,8 @@ fn host_of_the_env_file_counts_and_what_runs_is_found_all_the_same() {
     site.shell(&format!("kill -9 {supervise}")).ok();
     site.run("bootup", &[]).ok();
     assert_ne!(site.pid("B"), app);
-    assert!(!fs::exists(format!("/proc/{app}")).unwrap());
+    // Whoever has to reap it may take a moment.
+    eventually("the old one has gone", || !fs::exists(format!("/proc/{app}")).unwrap());
     assert!(site.get("/env").1.contains("HOST=0.0.0.0\n"));
 }
 

@@ -328,7 +328,7 @@ fn a_site_that_is_not_cutover_s_keeps_its_requests() {
     for (file, theirs, ours, why) in cases {
         let file = format!("/etc/nginx/{file}");
         server.run(&format!("cat >{file} <<'END'\n{theirs}\nEND\nnginx -s reload")).ok();
-        eventually("they answer", || server.served() == "admin\n");
+        eventually("they answer", || server.run("curl --silent --max-time 30 http://127.0.0.1/").stdout == "admin\n");
         fs::write(server.config(), format!("{CONFIG}[nginx]\n{ours}\n")).unwrap();
         server.install("").fails(3, &["cannot listen on ", &file, why]);
         server.run("ls /etc/nginx/conf.d/caf*").fails(2, &[]);
