@@ -119,7 +119,7 @@ fn the_agent_kills_what_it_called(machine: &Machine) {
 
 /// needrestart restarts all that uses a library in one call, and people restart what they like.
 fn others_restart(machine: &Machine) {
-    // It takes longer to start than nginx would wait.
+    // It takes seconds to start, in which the other one has to answer.
     for version in ["v14", "v15"] {
         commit(machine, version, "ready 3");
         tool(machine, "deploy").ok();
