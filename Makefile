@@ -122,6 +122,7 @@ fuzz: ## Look for requests that on-push takes wrongly, for FUZZ_SECONDS=60 with 
 
 check: ## Formatting and lints, warnings as errors
 	$(CARGO) fmt --check
+	$(CARGO) metadata --locked --format-version 1 --manifest-path tests/fuzz/Cargo.toml >/dev/null
 	$(CARGO) clippy --release --all-targets --locked -- -D warnings
 
 bench: set-up ## Measure losses, latencies and memory against the alternatives
