@@ -148,30 +148,36 @@ pub fn one_line(message: &str) -> String {
     format!("{} … {}", escaped.get(..end_of_head).unwrap_or_default(), escaped.get(tail..).unwrap_or_default())
 }
 
+/// How many characters of a line are quoted: of what an app prints, and of what a tool says that fails.
+const SHORT: usize = 200;
+const LONG: usize = 500;
+
 /// The last `count` lines of a text that say what is wrong, or of all when none may do so, as an error quotes them: joined by ` | `,
 /// each cut to 200 characters, without colours and other control characters. All that a failed deploy prints must fit into SSM's
 /// 2,500 bytes.
 pub fn quote<'a>(lines: impl IntoIterator<Item = &'a str>, count: usize) -> String {
     let lines: Vec<&str> = lines.into_iter().collect();
-    let telling = readable(telling(&lines));
-    let mut all = if telling.is_empty() { readable(lines) } else { telling };
+    let telling = readable(telling(&lines), SHORT);
+    let mut all = if telling.is_empty() { readable(lines, SHORT) } else { telling };
     all.drain(..all.len().saturating_sub(count));
     all.join(" | ")
 }
 
-/// The same of the first `count` lines: a tool that fails says what is wrong first, and then what follows from it.
+/// The same of the first `count` lines: a tool that fails says what is wrong first, and then what follows from it. Each is cut to
+/// 500 characters: behind long paths stands the line where it is.
 pub fn quote_first<'a>(lines: impl IntoIterator<Item = &'a str>, count: usize) -> String {
-    let mut all = readable(lines);
+    let mut all = readable(lines, LONG);
     all.truncate(count);
     all.join(" | ")
 }
 
-fn readable<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<String> {
-    lines.into_iter().map(plain).filter(|line| !line.is_empty()).collect()
+/// Lines without what harms, and none that is empty then.
+fn readable<'a>(lines: impl IntoIterator<Item = &'a str>, most: usize) -> Vec<String> {
+    lines.into_iter().map(|line| plain(line, most)).filter(|line| !line.is_empty()).collect()
 }
 
-/// A line without escape sequences (`ESC [ … letter`) and harmful characters, cut to 200 characters.
-fn plain(line: &str) -> String {
+/// A line without escape sequences (`ESC [ … letter`) and harmful characters, cut to this many characters.
+fn plain(line: &str, most: usize) -> String {
     let mut kept = String::new();
     let mut characters = line.trim().chars();
     while let Some(character) = characters.next() {
@@ -181,7 +187,7 @@ fn plain(line: &str) -> String {
             kept.push(character);
         }
     }
-    if let Some((at, _)) = kept.char_indices().nth(200) {
+    if let Some((at, _)) = kept.char_indices().nth(most) {
         kept.truncate(at);
         kept.push('…');
     }

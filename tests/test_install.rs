@@ -139,20 +139,50 @@ fn login_shells_find_the_tools_whatever_they_read() {
 }
 
 #[test]
-fn a_server_block_that_was_edited_is_left_alone() {
+fn a_server_block_that_was_edited_is_left_alone_and_taken_up() {
     let site = Site::new(Sample::Static, BRISK);
+    site.run("deploy", &[]).ok();
     let path = site.home.join("nginx/conf.d/shop-server.conf");
-    let edited = fs::read_to_string(&path).unwrap().replace("server_name _;", "server_name shop.example.org;");
-    fs::write(&path, &edited).unwrap();
-    let said = site.install(&[]).masked(&site);
-    assert_eq!((said.code, said.stdout.as_str()), (0, ""));
-    assert!(
-        said.stderr.contains("install: left HOME/nginx/conf.d/shop-server.conf alone: it was edited\n"),
-        "{said:?}"
-    );
-    assert_eq!(fs::read_to_string(&path).unwrap(), edited);
-    site.install(&["--dry-run"]).is(0, "", "");
+    let laid = fs::read_to_string(&path).unwrap();
+    let workers = || site.shell(&format!("pgrep -P $(cat {})", site.home.join("nginx/nginx.pid").display())).ok();
+    let header = || site.shell(&format!("curl -si 127.0.0.1:{} | grep X-Edit", site.ports.listen)).stdout;
+    for edit in ["X-Edit one", "X-Edit two"] {
+        let edited = laid.replace("server_name _;", &format!("server_name _; add_header {edit} always;"));
+        fs::write(&path, &edited).unwrap();
+        let said = site.install(&[]).masked(&site);
+        let told = "install: left HOME/nginx/conf.d/shop-server.conf alone: it was edited\ninstall: nginx uses them\n";
+        assert!(said.code == 0 && said.stdout.is_empty() && said.stderr.contains(told), "{said:?}");
+        assert_eq!(header().trim(), edit.replace(' ', ": "));
+        assert_eq!(fs::read_to_string(&path).unwrap(), edited);
+        let before = workers();
+        site.install(&["--dry-run"]).is(0, "", "");
+        assert!(!site.install(&[]).stderr.contains("nginx uses them"));
+        assert_eq!(workers(), before);
+    }
     site.install(&["--remove", "--force"]).ok();
+}
+
+#[test]
+fn what_nginx_does_not_take_of_an_edited_server_block_is_told_by_its_line() {
+    let site = Site::new(Sample::Static, BRISK);
+    site.run("deploy", &[]).ok();
+    let path = site.home.join("nginx/conf.d/shop-server.conf");
+    let laid = fs::read_to_string(&path).unwrap();
+    for (edit, told) in [
+        ("server_name _; add_header X-Edit {", "directive \"add_header\" is not terminated by \";\""),
+        ("server_name _; no_such_thing on;", "unknown directive \"no_such_thing\""),
+        ("server_name _; include missing.conf;", "missing.conf\" failed (2: No such file or directory)"),
+        ("server_name _; ssl_certificate none.pem;", "none.pem"),
+        ("server_name _; } }", "unexpected \"}\""),
+    ] {
+        fs::write(&path, laid.replace("server_name _;", edit)).unwrap();
+        let refused = ["install: nginx refuses its present configuration: mend that first: nginx: ", told];
+        site.install(&[]).fails(3, &refused);
+        assert_eq!(site.get("/").1, "v1\n", "{edit}");
+    }
+    fs::write(&path, laid).unwrap();
+    site.install(&[]).ok();
+    assert_eq!(site.get("/").1, "v1\n");
 }
 
 #[test]

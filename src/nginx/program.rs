@@ -28,6 +28,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// What to do when nginx does not take what an older or a newer cutover, or one for another nginx, has laid for another app.
 const OF_ANOTHER_APP: &str = "nginx refuses the files of another app of cutover's: run install for that app, too";
 
+/// What to do when nginx does not take what somebody else wrote.
+const REFUSES_PRESENT: &str = "nginx refuses its present configuration: mend that first";
+/// What became of ours that nginx does not take.
+const REFUSES_NEW: &str = "nginx refuses the new configuration, the old one is back";
+
 /// nginx as this app uses it: the system's, or one of the user's own.
 pub struct Nginx {
     binary: PathBuf,
@@ -105,7 +110,7 @@ impl Nginx {
             Ok(output) => output.stdout,
             Err(refusal) if is_about(&refusal, files.paths()) || is_half_laid(files)? => return Ok(()),
             Err(refusal) if is_about_ours(&refusal) => return Err(refusal.context(OF_ANOTHER_APP)),
-            Err(refusal) => return Err(refusal.context("nginx refuses its present configuration: mend that first")),
+            Err(refusal) => return Err(refusal.context(REFUSES_PRESENT)),
         };
         let conf_dir = &app.config.nginx.conf_dir;
         if parse::includes_in_http(&text).iter().any(|pattern| parse::takes_all_in(pattern, conf_dir)) {
@@ -166,7 +171,8 @@ impl Nginx {
                     }
                     let _ = still_reached(app, reached);
                 }
-                Err(refusal.context("nginx refuses the new configuration, the old one is back"))
+                let is_of_the_edit = laid.left_alone.is_some() && self.run(&["-t", "-q"]).is_err();
+                Err(refusal.context(if is_of_the_edit { REFUSES_PRESENT } else { REFUSES_NEW }))
             }
         }
     }

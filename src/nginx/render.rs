@@ -99,7 +99,7 @@ pub struct Files {
     pub ours: Vec<File>,
     /// The server block, the user's once edited; None when the user has one elsewhere (`listen = []`).
     pub server: Option<File>,
-    /// Tells this rendering from all others; nginx says it on the status port.
+    /// Tells this rendering, and what the server block was edited to, from all others; nginx says it on the status port.
     pub digest: String,
 }
 
@@ -188,6 +188,9 @@ pub fn files(app: &App, build: Build, others: &BTreeSet<u16>, push_upstream: &st
         .then(|| (server_file(app), sealed(&values.fill(include_str!("../../nginx/server.conf")))));
     let mut hash = Sha256::new();
     ours.iter().chain(&server).for_each(|(_, text)| hash.update(text));
+    // What its user has edited is not laid, and is to be taken up.
+    let present = server.iter().find_map(|(path, _)| bounded::read_text(path, Links::Refused, bounded::LARGE).ok());
+    present.filter(|text| !is_as_laid(text)).inspect(|text| hash.update(text));
     let digest: String = hex(&hash.finalize()).chars().take(16).collect();
     for (_, text) in &mut ours {
         *text = text.replace("{{digest}}", &digest);
