@@ -18,6 +18,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use crate::interrupts;
 use crate::site::{Ran, Site};
 
 /// How long anything may take here that the agents would wait for much longer.
@@ -78,6 +79,7 @@ pub struct Running {
 
 impl Running {
     fn begin(command: &mut Command) -> Running {
+        interrupts::are_heeded();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         drop(child.stdin.take());

@@ -235,7 +235,7 @@ fn an_env_file_that_others_may_read_is_refused() {
 fn a_line_of_the_env_file_that_sets_nothing_is_named_by_its_number_and_never_quoted() {
     for line in ["hunter2", "=hunter2", "1KEY=hunter2", "MY KEY=hunter2", "SECRET: hunter2"] {
         let text = format!("# secrets\n\nGOOD=1\n{line}\n");
-        env_refused("", Some((&text, 0o600)), "ENV line 4: expected KEY=VALUE");
+        env_refused("", Some((&text, 0o600)), "ENV line 4: expected KEY=VALUE, all of it on one line");
     }
 }
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use crate::server::Server;
 use crate::site::{BRISK, Sample, Site, built, eventually};
 
 /// Every program that was executed below a trace: its path and its variables.
@@ -52,6 +53,39 @@ fn no_program_gets_an_empty_environment_or_the_callers() {
         for name in ["PATH=/", "LANG=C.UTF-8"] {
             assert!(variables.iter().any(|variable| variable.starts_with(name)), "{program}: {variables:?}");
         }
+    }
+}
+
+#[test]
+fn the_app_has_the_time_zone_of_the_machine_however_that_is_written() {
+    let zones = "/usr/share/zoneinfo";
+    for (written, variable, offset) in [
+        (format!("cp {zones}/Asia/Seoul $etc/localtime"), "", "+0900"),
+        (format!("cp {zones}/Asia/Seoul $etc/localtime; echo Europe/Paris >$etc/timezone"), "", "+0900"),
+        (format!("ln -s {zones}/Asia/Seoul $etc/localtime"), "TZ=Asia/Seoul", "+0900"),
+        ("ln -s ../usr/share/zoneinfo/Asia/Kolkata $etc/localtime".to_owned(), "TZ=Asia/Kolkata", "+0530"),
+        (
+            format!(
+                "ln -s {zones}/Asia/Seoul $etc/alternatives/localtime; ln -s alternatives/localtime $etc/localtime"
+            ),
+            "TZ=Asia/Seoul",
+            "+0900",
+        ),
+        (format!("cp {zones}/Asia/Seoul $etc/seoul; ln -s seoul $etc/localtime"), "", "+0900"),
+        ("ln -s nowhere $etc/localtime".to_owned(), "", "+0000"),
+        ("true".to_owned(), "TZ=UTC", "+0000"),
+    ] {
+        let Some(server) = Server::boot() else { return };
+        let copy =
+            format!("etc=/run/etc; cp -a /etc $etc && rm -f $etc/localtime && {written} && mount --bind $etc /etc");
+        server.run(&copy).ok();
+        server.install("").ok();
+        let run = |line: &str| server.run(&format!("runuser -u potados -- /home/potados/.cafeteria/bin/{line}"));
+        run("deploy").ok();
+        let given = format!("tr '\\0' '\\n' </proc/{}/environ | grep ^TZ=", run("pid").ok().trim());
+        assert_eq!(server.run(&given).stdout.trim(), variable, "{written}");
+        let shown = format!("env -i $({given}) date +%z");
+        assert_eq!(server.run(&shown).stdout.trim(), offset, "{written}");
     }
 }
 

@@ -12,8 +12,10 @@
 mod agents;
 mod bare_home;
 mod ecosystem;
+mod env_lines;
 mod git_server;
 mod holder;
+mod interrupts;
 mod load;
 mod not_tested;
 mod pty;

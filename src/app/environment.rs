@@ -27,18 +27,15 @@ const GIVEN: [&str; 6] = ["PORT", "INSTANCE", "RELEASE", "PROCESS_INDEX", "WORKE
 /// Variables in the order of their names.
 pub type Variables = BTreeMap<OsString, OsString>;
 
-/// What every program gets: HOME USER LOGNAME PATH LANG TZ.
+/// What every program gets: HOME USER LOGNAME PATH LANG TZ, the last one where the machine's time zone has a name.
 pub fn base(owner: &Account, app_home: &Path) -> Variables {
     let home = owner.home.as_deref().or(app_home.parent()).unwrap_or(app_home);
     let time_zone = time_zone();
-    let pairs: [(&str, &OsStr); 4] = [
-        ("HOME", home.as_os_str()),
-        ("USER", owner.name.as_ref()),
-        ("LOGNAME", owner.name.as_ref()),
-        ("TZ", time_zone.as_ref()),
-    ];
+    let pairs: [(&str, &OsStr); 3] =
+        [("HOME", home.as_os_str()), ("USER", owner.name.as_ref()), ("LOGNAME", owner.name.as_ref())];
     let usual = command::ENVIRONMENT.map(|(name, value)| (name, OsStr::new(value)));
-    pairs.into_iter().chain(usual).map(|(name, value)| (name.into(), value.to_owned())).collect()
+    let zone = time_zone.iter().map(|zone| ("TZ", zone.as_ref()));
+    pairs.into_iter().chain(usual).chain(zone).map(|(name, value)| (name.into(), value.to_owned())).collect()
 }
 
 /// What tells the programs of an instance which instance they are, and which of its programs.
@@ -62,11 +59,18 @@ pub fn of_instance(instance: &Instance) -> Vec<(OsString, OsString)> {
     vec![("INSTANCE".into(), instance.name().into())]
 }
 
-/// The machine's time zone by name (`Asia/Seoul`), from where /etc/localtime points; UTC when it does not say.
-fn time_zone() -> String {
-    let link = fs::read_link("/etc/localtime").unwrap_or_default();
-    let zone = link.to_str().and_then(|path| path.split_once("zoneinfo/")).map(|(_, zone)| zone.to_owned());
-    zone.unwrap_or_else(|| "UTC".to_owned())
+/// The machine's time zone by name (`Asia/Seoul`), from where /etc/localtime leads; UTC where there is no such file. None: it is a
+/// copy, which tells its zone to whoever reads it, and no name.
+fn time_zone() -> Option<String> {
+    let place = Path::new("/etc/localtime");
+    let link = match fs::read_link(place) {
+        Ok(link) => link,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Some("UTC".to_owned()),
+        Err(_) => return None,
+    };
+    let named = |path: &Path| path.to_str()?.split_once("zoneinfo/").map(|(_, zone)| zone.to_owned());
+    // It may lead to another link, as update-alternatives makes them.
+    named(&link).or_else(|| named(&fs::canonicalize(place).ok()?))
 }
 
 /// Reads the env file: KEY=VALUE lines, `#` comments, an optional `export `, optional quotes around the whole value.
@@ -85,7 +89,7 @@ pub fn check(path: &Path, required: bool) -> Result<()> {
 }
 
 fn no_variable(line: usize) -> String {
-    format!(" line {line}: expected KEY=VALUE")
+    format!(" line {line}: expected KEY=VALUE, all of it on one line")
 }
 
 fn cannot_read(path: &Path, reason: &str) -> anyhow::Error {

@@ -8,6 +8,8 @@
     clippy::unwrap_used
 )]
 
+#[path = "../interrupts.rs"]
+mod interrupts;
 #[path = "../load/mod.rs"]
 mod load;
 #[path = "../not_tested.rs"]
@@ -90,6 +92,7 @@ type Job = Box<dyn FnOnce() -> Outcome + Send>;
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::parse();
+    interrupts::are_heeded();
     if let Some(count) = arguments.sample {
         let seed = *arguments.seed.get_or_insert_with(any_seed);
         println!(

@@ -1,0 +1,30 @@
+//! Lines of an env file that are taken.
+
+/// Lines that mean one thing, and what.
+pub const PLAIN: [(&str, &str); 25] = [
+    ("A=", ""),
+    ("A=x", "x"),
+    ("A = x y ", "x y"),
+    ("export A=x", "x"),
+    ("A='x # y'", "x # y"),
+    ("A=\"x # y\"", "x # y"),
+    ("A='a\\nb'", "a\\nb"),
+    ("A='C:\\dir'", "C:\\dir"),
+    ("A=\"it's\"", "it's"),
+    ("A='say \"x\"'", "say \"x\""),
+    ("A=it's", "it's"),
+    ("A=x\"y\"z", "x\"y\"z"),
+    ("A={\"a\":[1,2]}", "{\"a\":[1,2]}"),
+    ("A=$HOME/x", "$HOME/x"),
+    ("A='$HOME/x'", "$HOME/x"),
+    ("A=postgres://user:pa55@db/x?sslmode=require", "postgres://user:pa55@db/x?sslmode=require"),
+    ("A='  x  '", "  x  "),
+    ("A=''", ""),
+    ("A=\"\"", ""),
+    ("A=a=b=c", "a=b=c"),
+    ("A=h\u{e9}llo", "h\u{e9}llo"),
+    ("A=a~/b", "a~/b"),
+    ("A='~/x'", "~/x"),
+    ("export A='$HOME/`x`'", "$HOME/`x`"),
+    ("export A=5$", "5$"),
+];
