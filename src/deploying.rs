@@ -193,6 +193,7 @@ fn bring_in(app: &App, attempt: &mut Attempt, turn: &Turn, change: &mut Change, 
     }
     let release = source::make(app, &origin, again, about, deadline)?;
     turn.say(format_args!("{release} is made, {}", output::span(change.step("update"))));
+    source::lacking(app, &origin, &release, deadline).iter().for_each(|lack| turn.say(lack));
     change.leads_to(new, &release);
 
     let update = || {

@@ -4,6 +4,7 @@ pub mod address;
 mod build;
 mod git;
 pub mod image;
+mod placeholders;
 mod recipe;
 mod room;
 mod snapshot;
@@ -183,6 +184,19 @@ fn is_made_from(app: &App, release: &ReleaseId, wanted: &Origin) -> bool {
             }
             Origin::Path(_) | Origin::Snapshot(_) => true,
         }
+}
+
+/// What a release lacks although its commit names it, in words: the files of submodules.
+pub fn lacking(app: &App, origin: &Origin, release: &ReleaseId, deadline: Deadline) -> Vec<String> {
+    let Origin::Commit(commit) = origin else { return Vec::new() };
+    // A deploy does not fail for what is only told.
+    let submodules = git::submodules(app, commit, deadline).unwrap_or_default();
+    let is_empty = |path: &String| {
+        let directory = app.release(release).join(path);
+        fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_none())
+    };
+    let told = |path| format!("{path} is a git submodule, which is not fetched: have hooks/before-build do that");
+    submodules.into_iter().filter(is_empty).map(told).collect()
 }
 
 /// Gives an instance, which must not run, a release. The change survives a power cut.

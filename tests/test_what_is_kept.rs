@@ -90,11 +90,13 @@ fn a_pointer_of_git_lfs_is_no_file_and_is_named() {
         fs::write(source.join("web/images").join(name), POINTER).unwrap();
     }
     site.commit("v2", "");
-    let ran = site.run("deploy", &[]);
-    ran.fails(
-        3,
-        &["cannot build ", "web/images/a.png is only a pointer of Git LFS and so is 1 other: ", "hooks/before-build"],
-    );
+    let told =
+        ["cannot build ", "web/images/a.png is only a pointer of Git LFS and so is 1 other: ", "hooks/before-build"];
+    site.run("deploy", &[]).fails(3, &told);
+    // Nor out of a checkout, or an archive of one.
+    site.run("deploy", &["--from", &source.display().to_string()]).fails(3, &told);
+    site.shell("tar -czf checkout.tar.gz -C source .").ok();
+    site.run("deploy", &["--from", "checkout.tar.gz"]).fails(3, &told);
     assert_eq!(site.get("/").1, "v1\n");
     // Whoever fetches them, or has no use for them, may deploy.
     for script in ["for png in web/images/*.png; do echo real >\"$png\"; done", "rm -r web/images"] {
@@ -110,4 +112,48 @@ fn a_pointer_of_git_lfs_is_no_file_and_is_named() {
     fs::write(source.join("README"), format!("A pointer looks like this:\n{POINTER}")).unwrap();
     site.commit("v3", "");
     site.run("deploy", &[]).ok();
+}
+
+#[test]
+fn what_git_crypt_has_encrypted_is_named() {
+    let site = Site::new(Sample::Static, BRISK);
+    site.run("deploy", &[]).ok();
+    fs::write(site.source().join(".gitattributes"), "secrets/** filter=git-crypt diff=git-crypt\n").unwrap();
+    fs::create_dir(site.source().join("secrets")).unwrap();
+    fs::write(site.source().join("secrets/key.pem"), b"\0GITCRYPT\0\x12\x34").unwrap();
+    site.commit("v2", "");
+    site.run("deploy", &[]).fails(3, &["secrets/key.pem is encrypted by git-crypt: have hooks/before-build "]);
+    assert_eq!(site.get("/").1, "v1\n");
+}
+
+#[test]
+fn a_submodule_that_is_empty_is_told() {
+    let site = Site::new(Sample::Static, BRISK);
+    let told =
+        |path: &str| format!("{path} is a git submodule, which is not fetched: have hooks/before-build do that\n");
+    let another =
+        "git init -q another && git -C another -c user.name=p -c user.email=p@example.org commit -q --allow-empty -m x";
+    site.shell(another).ok();
+    site.git(&["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", "../another", "themes/plain"]);
+    site.commit("v1", "");
+    let ran = site.run("deploy", &[]);
+    assert!(ran.code == 0 && ran.stderr.contains(&format!("deploy: {}", told("themes/plain"))), "{ran:?}");
+    // One that .gitmodules does not name.
+    let hash = site.git(&["-C", "themes/plain", "rev-parse", "HEAD"]);
+    site.git(&["update-index", "--add", "--cacheinfo", &format!("160000,{},vendor/b \u{e4}", hash.trim())]);
+    site.git(&["commit", "--quiet", "--message", "vendor"]);
+    let ran = site.run("update-instance", &["--again"]);
+    for path in ["themes/plain", "vendor/b \u{e4}"] {
+        assert!(ran.code == 0 && ran.stderr.contains(&format!("update-instance: {}", told(path))), "{ran:?}");
+    }
+    // Who fetches them is told nothing.
+    let hook = site.home.join("hooks/before-build");
+    fs::write(
+        &hook,
+        "#!/bin/sh\nmkdir -p themes/plain 'vendor/b \u{e4}' && touch themes/plain/x 'vendor/b \u{e4}/x'\n",
+    )
+    .unwrap();
+    chmod(&hook, 0o755);
+    let ran = site.run("deploy", &["--again"]);
+    assert!(ran.code == 0 && !ran.stderr.contains("submodule"), "{ran:?}");
 }

@@ -58,6 +58,7 @@ fn update(app: &App, arguments: &Arguments, turn: &Turn) -> Result<ReleaseId> {
     let serving = nginx::enabled(app)?.map(|enabled| app.release_of(enabled)).transpose()?.flatten();
     let mut about = About { instance: Some(instance.clone()), previous: serving, ..About::default() };
     let id = source::make(app, &origin, arguments.wanted.again, &mut about, deadline)?;
+    source::lacking(app, &origin, &id, deadline).iter().for_each(|lack| turn.say(lack));
     turn.doing(format_args!("giving {instance} the release {id}"), None);
     runner::update(app, instance, &id, deadline)?;
     Ok(id)

@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
+use super::placeholders::{self, Placeholder};
 use super::recipe::Recipe;
 use super::room::{explained, with_room};
 use super::{Origin, REPOSITORY, git, image, is_made_from, snapshot, store};
 use crate::app::{App, ReleaseId, Runner};
-use crate::bounded::{self, Links};
 use crate::command::{self, Run};
 use crate::deadline::Deadline;
 use crate::hooks::{self, About, Hook};
@@ -45,11 +45,14 @@ fn make_once(app: &App, origin: &Origin, again: bool, about: &mut About, deadlin
         Origin::Image(_) => Ok(()),
         _ => hooks::run(app, hook, about, &directory, deadline).with_context(|| format!("cannot build {id}")),
     };
+    let built = |placeholders: &[Placeholder]| {
+        hook(Hook::BeforeBuild)
+            .and_then(|()| build(app, &id, &directory, deadline))
+            .and_then(|()| hook(Hook::AfterBuild))
+            .and_then(|()| placeholders::refuse(&directory, placeholders).with_context(|| format!("cannot build {id}")))
+    };
     let made = lay_out(app, origin, &directory, deadline)
-        .and_then(|()| hook(Hook::BeforeBuild))
-        .and_then(|()| build(app, &id, &directory, deadline))
-        .and_then(|()| hook(Hook::AfterBuild))
-        .and_then(|()| has_no_pointers(app, origin, &directory, deadline).with_context(|| format!("cannot build {id}")))
+        .and_then(|()| built(&placeholders::all_in(&directory)))
         .and_then(|()| match origin {
             Origin::Commit(commit) => git::keep(app, &id, commit, deadline),
             Origin::Image(_) | Origin::Path(_) | Origin::Snapshot(_) => Ok(()),
@@ -122,24 +125,6 @@ fn remove_repositories(directory: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Fails where a release has pointers of Git LFS in the place of files: an app would serve those.
-fn has_no_pointers(app: &App, origin: &Origin, directory: &Path, deadline: Deadline) -> Result<()> {
-    let Origin::Commit(commit) = origin else { return Ok(()) };
-    let is_pointer = |name: &String| {
-        let text = bounded::read(&directory.join(name), Links::Refused, bounded::SMALL);
-        text.is_ok_and(|text| text.starts_with(git::POINTER.as_bytes()))
-    };
-    let left: Vec<String> = git::pointers(app, commit, deadline)?.into_iter().filter(is_pointer).collect();
-    let Some(first) = left.first() else { return Ok(()) };
-    let others = match left.len() {
-        1 => String::new(),
-        2 => " and so is 1 other".to_owned(),
-        count => format!(" and so are {} others", count - 1),
-    };
-    let remedy = "have hooks/before-build fetch what it stands for, or hooks/after-build remove it";
-    bail!("{first} is only a pointer of Git LFS{others}: {remedy}")
 }
 
 fn build(app: &App, id: &ReleaseId, directory: &Path, deadline: Deadline) -> Result<()> {

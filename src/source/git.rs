@@ -17,13 +17,11 @@ use crate::app::{App, ReleaseId};
 use crate::command::{self, Output, Run};
 use crate::deadline::Deadline;
 use crate::durable;
-use crate::outcome::{exit_of, failure, quote, usage};
+use crate::outcome::{exit_of, failure, usage};
 use crate::removal;
 
 /// How long git may take to look something up in the mirror.
 const LOCAL: Duration = Duration::from_secs(20);
-/// How a file begins that stands for one that Git LFS keeps elsewhere.
-pub const POINTER: &str = "version https://git-lfs.github.com/spec/v1";
 
 /// There is nothing of this name.
 #[derive(Debug)]
@@ -108,12 +106,7 @@ pub fn check_out(app: &App, commit: &str, directory: &Path, deadline: Deadline) 
     let work_tree = directory.as_os_str().to_owned();
     let words = ["--work-tree".into(), work_tree, "read-tree".into(), "--reset".into(), "-u".into(), commit.into()];
     let lay = || {
-        let mirror = app.mirror();
-        // The same files whoever's account and machine it is: no configuration of theirs changes line ends, or filters.
-        let nowhere = [("HOME", mirror.as_os_str()), ("XDG_CONFIG_HOME", mirror.as_os_str())];
-        let alone = ["GIT_CONFIG_NOSYSTEM", "GIT_ATTR_NOSYSTEM"].map(|name| (name, OsStr::new("1")));
-        let reading = git(app, words.clone())?.environment(nowhere).environment(alone);
-        let reading = reading.environment([("GIT_INDEX_FILE", index.as_os_str())]);
+        let reading = git(app, words.clone())?.environment([("GIT_INDEX_FILE", index.as_os_str())]);
         output(app, reading, deadline).map(drop).with_context(|| format!("cannot check out {commit}"))
     };
     let laid = mending(app, deadline, lay);
@@ -121,25 +114,11 @@ pub fn check_out(app: &App, commit: &str, directory: &Path, deadline: Deadline) 
     laid.and(removed)
 }
 
-/// The files of a commit that are pointers of Git LFS: the files themselves are elsewhere.
-pub fn pointers(app: &App, commit: &str, deadline: Deadline) -> Result<Vec<String>> {
-    let found = |what: &str, places: &[&str]| -> Result<Vec<String>> {
-        let words = ["grep", "--name-only", "-z", "--fixed-strings", "-e", what, commit, "--"];
-        let ended = git(app, words.into_iter().chain(places.iter().copied()))?.finish(deadline)?;
-        let names = ended.stdout.split_terminator('\0').filter_map(|name| name.strip_prefix(commit)?.strip_prefix(':'));
-        match ended.status.code() {
-            Some(0) => Ok(names.map(str::to_owned).collect()),
-            Some(1) => Ok(Vec::new()),
-            _ => {
-                Err(anyhow!("cannot look for files of Git LFS: {}", address(app).hide(&quote(ended.stderr.lines(), 1))))
-            }
-        }
-    };
-    // To look into all files takes its time.
-    match found("filter=lfs", &[".gitattributes", "*/.gitattributes"])?.is_empty() {
-        true => Ok(Vec::new()),
-        false => found(POINTER, &[]),
-    }
+/// Where a commit has submodules: only their commits are in it, not their files.
+pub fn submodules(app: &App, commit: &str, deadline: Deadline) -> Result<Vec<String>> {
+    let listed = output(app, git(app, ["ls-tree", "-r", "-z", "--full-tree", commit])?, deadline)?.stdout;
+    let entries = listed.split_terminator('\0').filter_map(|entry| entry.split_once('\t'));
+    Ok(entries.filter(|(about, _)| about.starts_with("160000 ")).map(|(_, path)| path.to_owned()).collect())
 }
 
 /// Works on the mirror. When that fails although the source answers, it is tried once more, and then with a mirror made
@@ -180,7 +159,7 @@ fn fetch(app: &App, arguments: &[&str], deadline: Deadline) -> Result<()> {
     let flushed = ["-c", "core.fsync=all", "fetch", "--quiet"];
     let source = address(app);
     let words = plain.iter().chain(&flushed).chain(arguments).map(OsString::from);
-    let fetching = git(app, source.options().into_iter().chain(words))?.environment(source.environment());
+    let fetching = on_mirror(app, source.options().into_iter().chain(words))?.environment(source.environment());
     output(app, fetching, deadline).map(drop)
 }
 
@@ -273,11 +252,19 @@ fn output(app: &App, git: Run, deadline: Deadline) -> Result<Output> {
     git.output(deadline).map_err(|error| failure(exit_of(&error), source.hide(&format!("{error:#}"))))
 }
 
-/// git on the mirror.
+/// git on the mirror, as it is on any account and machine: no configuration of theirs changes line ends, filters, or what git
+/// prints.
 fn git(app: &App, arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Run> {
     let mirror = app.mirror();
-    let words = [OsString::from("--git-dir"), mirror.into()].into_iter().chain(arguments.into_iter().map(Into::into));
-    without_questions(app, words)
+    let nowhere = [("HOME", mirror.as_os_str()), ("XDG_CONFIG_HOME", mirror.as_os_str())];
+    let alone = ["GIT_CONFIG_NOSYSTEM", "GIT_ATTR_NOSYSTEM"].map(|name| (name, OsStr::new("1")));
+    Ok(on_mirror(app, arguments)?.environment(nowhere).environment(alone))
+}
+
+/// git on the mirror, with what its owner has configured.
+fn on_mirror(app: &App, arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Run> {
+    let words = [OsString::from("--git-dir"), app.mirror().into()];
+    without_questions(app, words.into_iter().chain(arguments.into_iter().map(Into::into)))
 }
 
 /// git that cannot ask anything: it has no terminal, and every question for a password is answered with nothing. Host keys
