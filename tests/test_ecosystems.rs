@@ -549,6 +549,10 @@ fn clones_that_differ_from_their_origin() {
         "install: not in git, so in no release: key.json, uploads/; commit what the app needs, and keep what it writes outside",
     ];
     Shape { files: &files, ecosystem: app, since, told: &told, answer: "server.js -", ..Shape::default() }.tried();
+    // Whatever git is to show of it.
+    let before = "git config status.showUntrackedFiles no; git config status.branch true; git config color.ui always; git config status.short true";
+    Shape { files: &files, ecosystem: app, before, since, told: &told, answer: "server.js -", ..Shape::default() }
+        .tried();
     // A branch that follows one of another name at a remote of another name.
     let since = "git push -q github live:main; git branch -q --set-upstream-to=github/main";
     let before = "git remote rename origin github; git symbolic-ref HEAD refs/heads/live; \

@@ -322,7 +322,7 @@ exports.deploy = { production: { user: 'node', 'post-deploy': 'npm install' } };
 exports.title = 'ours';
 exports.apps = [
   {
-    name: 'mail', exec: 'mail.py', execMode: 'fork_mode', args: '-v "two words"', instances: 3, killTimeout: 7000,
+    name: 'mail', exec: 'mail.py', execMode: 'fork_mode', treekill: false, args: '-v "two words"', instances: 3, killTimeout: 7000,
     max_memory_restart: '100M', cron: '0 3 * * *', listen_timeout: 1,
   },
   {
@@ -355,6 +355,7 @@ command = "exec npm start -- --port=$PORT"
 processes = "max"
 max_memory = "300M"
 stop_signal = "SIGINT"  # what pm2 sends
+stop_signal_to = "main"
 stop_timeout = "7s"
 
 [health]
@@ -367,6 +368,7 @@ command = "exec python3 mail.py"
 args = ["-v","two words"]
 count = 3
 max_memory = "100M"
+stop_signal_to = "main"
 "#,
         nginx()
     );
@@ -404,7 +406,6 @@ max_memory = "100M"
             ("pid_file", "pid prints it"),
             ("cron_restart", cron),
             ("source_map_support", "put node's --enable-source-maps into the command"),
-            ("treekill", "all processes of an instance are asked to end, and end with it"),
             ("uid", "all of it runs as the home's owner: install --user"),
             ("shutdown_with_message", "no message comes: stop_signal in [run] asks it to end"),
             ("instance_var", "PROCESS_INDEX counts an instance's processes, and WORKER_INDEX a worker's"),
@@ -665,4 +666,21 @@ fn without_root_what_the_file_leaves_open_is_answered_on_a_terminal() {
     server.run("curl --silent --max-time 5 http://127.0.0.1:8080/").is(0, "v1\n", "");
     let text = fs::read_to_string(server.path("/home/potados/.shop/config.toml")).unwrap();
     assert!(text.contains("[source]\ngit = \"/home/potados/shop\"\n# git = \"…\": the repository"), "{text}");
+}
+
+#[test]
+fn packages_that_start_a_browser_are_told_once() {
+    let app = "module.exports = { apps: [{ name: 'shop', script: 'server.js' }, { name: 'pdf', script: 'pdf.js' }] };";
+    let told = |dependencies: &str| {
+        let files = [("ecosystem.config.js", app), ("server.js", ""), ("pdf.js", ""), ("package.json", dependencies)];
+        let (_, told) = Clone::with(&files).translated("ecosystem.config.js");
+        told.into_iter().filter(|line| line.contains("a browser")).collect::<Vec<_>>()
+    };
+    for name in ["puppeteer", "puppeteer-core", "playwright", "playwright-core"] {
+        let lines = told(&format!(r#"{{ "dependencies": {{ "express": "4", "{name}": "1" }} }}"#));
+        let remedy =
+            "under systemd its unit refuses that; \"A browser in an app\" in docs/apps.md has the lines that allow it";
+        assert_eq!(lines, [format!("{name} starts a browser: {remedy}")]);
+    }
+    assert_eq!(told(r#"{ "dependencies": { "express": "4", "puppet": "1" } }"#), Vec::<String>::new());
 }

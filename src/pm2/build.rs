@@ -56,6 +56,9 @@ const DEPTH: usize = 4;
 /// The keys of a package.json that name other packages.
 const DEPENDENCIES: [&str; 3] = ["dependencies", "devDependencies", "optionalDependencies"];
 
+/// Packages that start a browser with a sandbox of its own.
+const OF_BROWSERS: [&str; 5] = ["puppeteer", "puppeteer-core", "playwright", "playwright-core", "playwright-chromium"];
+
 /// What an app needs of a release.
 #[derive(Default)]
 pub struct Needs {
@@ -129,6 +132,7 @@ impl Steps<'_> {
 
     /// Installs and builds the package in this directory. Whether it has a build script.
     fn add_node(&mut self, package: &Path) -> bool {
+        self.note_browser(package);
         let has_lock = |directory: &Path| MANAGERS.iter().any(|manager| self.lock(directory, manager).is_some());
         let is_workspace = |above: &&Path| has_lock(above) && holds(above, package);
         let above = self.place.upwards(package).skip(1).find(is_workspace).filter(|_| !has_lock(package));
@@ -151,6 +155,15 @@ impl Steps<'_> {
             self.push(&package, run);
         }
         has_build(&package)
+    }
+
+    /// Tells that a package has a browser started, which takes more than a unit allows.
+    fn note_browser(&mut self, directory: &Path) {
+        let json = package(directory);
+        if let Some(name) = dependencies(&json).find(|name| OF_BROWSERS.contains(name)) {
+            let remedy = "under systemd its unit refuses that; \"A browser in an app\" in docs/apps.md has the lines that allow it";
+            self.notes.say(format!("{name} starts a browser: {remedy}"));
+        }
     }
 
     /// The lock file of this manager's in a directory; None: there is none.
@@ -326,8 +339,7 @@ fn in_order<'a>(
     }
     seen.push(member);
     let json = package(member);
-    let named = DEPENDENCIES.iter().filter_map(|key| json.get(key)?.as_object()).flat_map(|named| named.keys());
-    for name in named {
+    for name in dependencies(&json) {
         if let Some((_, other)) = members.iter().find(|(one, _)| one == name) {
             in_order(other, members, seen, built);
         }
@@ -335,4 +347,9 @@ fn in_order<'a>(
     if has_build(member) {
         built.push(member);
     }
+}
+
+/// The packages that a package.json names.
+fn dependencies(json: &Value) -> impl Iterator<Item = &str> {
+    DEPENDENCIES.iter().filter_map(|key| json.get(key)?.as_object()).flat_map(|named| named.keys().map(String::as_str))
 }

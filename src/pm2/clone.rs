@@ -116,7 +116,7 @@ impl Clone {
 
     /// Sorts out what git has not of it.
     fn look(&mut self, owner: &Account) {
-        let words = ["status", "--porcelain", "-z", "--ignored", "--no-renames"];
+        let words = ["status", "--porcelain", "-z", "--untracked-files=normal", "--ignored", "--no-renames"];
         let said = ask(&self.root, &words, owner).unwrap_or_default();
         for (kind, name) in said.split('\0').filter_map(|line| line.split_at_checked(3)) {
             let list = match kind {

@@ -29,6 +29,8 @@ pub struct Draft {
     pub stop_timeout: Option<Duration>,
     /// How long it may take to start.
     pub start_timeout: Option<Duration>,
+    /// Whether the signal that ends it goes to its first process alone.
+    pub is_signal_to_main: bool,
     /// The variables that go into the env file.
     pub variables: Vec<String>,
     /// The workers.
@@ -49,6 +51,8 @@ pub struct Worker {
     pub count: usize,
     /// How much memory each may hold, as the configuration writes it.
     pub max_memory: Option<String>,
+    /// Whether the signal that ends it goes to its first process alone.
+    pub is_signal_to_main: bool,
 }
 
 impl Draft {
@@ -93,6 +97,7 @@ impl Draft {
         }
         lines.optional("max_memory", self.max_memory.as_deref(), "");
         lines.key("stop_signal", "SIGINT", "what pm2 sends");
+        lines.optional("stop_signal_to", self.is_signal_to_main.then_some("main"), "");
         lines.optional("stop_timeout", self.stop_timeout.map(in_words), "");
     }
 
@@ -114,6 +119,7 @@ impl Draft {
             lines.optional("args", arguments, "");
             lines.optional("count", Some(worker.count).filter(|count| *count != 1), "");
             lines.optional("max_memory", worker.max_memory.as_deref(), "");
+            lines.optional("stop_signal_to", worker.is_signal_to_main.then_some("main"), "");
         }
     }
 }

@@ -28,8 +28,9 @@ const ALIASES: [(&str, &str); 17] = [
 ];
 
 /// Keys with a counterpart.
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 15] = [
     "name",
+    "treekill",
     "script",
     "args",
     "cwd",
@@ -72,7 +73,7 @@ const TIMES: &str = "logs --timestamps prints when each line was printed";
 const OWNER: &str = "all of it runs as the home's owner: install --user";
 
 /// Keys without a counterpart, and what to do instead.
-const INSTEAD: [(&str, &str); 33] = [
+const INSTEAD: [(&str, &str); 32] = [
     ("watch", DEPLOYS),
     ("ignore_watch", DEPLOYS),
     ("watch_options", DEPLOYS),
@@ -96,7 +97,6 @@ const INSTEAD: [(&str, &str); 33] = [
     ("instance_var", "PROCESS_INDEX counts an instance's processes, and WORKER_INDEX a worker's"),
     ("increment_var", "each process has a port of its own in PORT, and its number in PROCESS_INDEX"),
     ("shutdown_with_message", "no message comes: stop_signal in [run] asks it to end"),
-    ("treekill", "all processes of an instance are asked to end, and end with it"),
     ("post_update", "put its commands into [build] command"),
     ("uid", OWNER),
     ("gid", OWNER),
@@ -145,7 +145,7 @@ pub fn note_lost(entry: &Entry, app: &str, is_web_app: bool, notes: &mut Notes) 
 /// Whether a key's value makes a difference: some are on unless they are switched off.
 fn has_effect(key: &str, value: &Value) -> bool {
     match (key, value) {
-        ("autorestart" | "treekill", value) => *value == Value::Bool(false),
+        ("autorestart", value) => *value == Value::Bool(false),
         ("cron_restart", Value::Number(_)) => false,
         (_, Value::Bool(is_on)) => *is_on,
         (_, Value::String(text)) => !text.is_empty(),

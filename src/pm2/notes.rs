@@ -36,7 +36,10 @@ impl Notes {
 
     /// Notes what is about no single key.
     pub fn say(&mut self, sentence: impl Into<String>) {
-        self.0.push(Note::Sentence(sentence.into()));
+        let sentence = sentence.into();
+        if !self.0.iter().any(|note| matches!(note, Note::Sentence(said) if *said == sentence)) {
+            self.0.push(Note::Sentence(sentence));
+        }
     }
 
     /// The lines. What the file's author has called things cannot break one.

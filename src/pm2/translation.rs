@@ -115,6 +115,7 @@ impl Translation {
         self.draft.max_memory = self.max_memory(name, entry);
         self.draft.start_timeout =
             milliseconds(entry, "listen_timeout").filter(|timeout| *timeout > Health::default().timeout);
+        self.draft.is_signal_to_main = is_signal_to_main(entry);
         self.add_common(name, entry, &listening.ours, true);
     }
 
@@ -134,6 +135,7 @@ impl Translation {
             arguments: command.arguments,
             count,
             max_memory,
+            is_signal_to_main: is_signal_to_main(entry),
         });
     }
 
@@ -239,6 +241,11 @@ impl Translation {
             self.notes.add(&format!("env {variable}"), name, &reason);
         }
     }
+}
+
+/// Whether the signal that ends an app goes to its first process alone.
+fn is_signal_to_main(entry: &Entry) -> bool {
+    entry.settings().get("treekill") == Some(&false.into())
 }
 
 /// A number of milliseconds; None: there is none, or zero, which pm2 takes for none.
