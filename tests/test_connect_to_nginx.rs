@@ -56,7 +56,7 @@ fn an_unhealthy_instance_is_connected_only_by_force() {
     site.run("deploy", &[]).ok();
     site.run("connect-to-nginx", &[]).is(3, "", UNHEALTHY);
     assert_eq!((link(&site), site.get("/")), ("A".into(), (200, "v1\n".to_owned())));
-    site.run("connect-to-nginx", &["--force"]).is(0, "", "");
+    site.run("connect-to-nginx", &["-f"]).is(0, "", "");
     assert_eq!(link(&site), PathBuf::from("B"));
     assert_eq!(site.get("/"), (200, "v1\n".to_owned()), "the other instance answers in its place");
 }

@@ -168,3 +168,69 @@ fn a_password_and_a_deny_of_the_site_s_keep_neither_webhooks_out_nor_the_questio
     assert_eq!(status, 200);
     eventually("the deploy is over", || site.has_worked_off());
 }
+
+#[test]
+fn files_of_a_page_that_is_still_open_come_from_the_standby() {
+    let site = Site::unlaid(Sample::Static, "");
+    site.write_config(&format!("[run]\ncommand = \"exec python3 -m http.server $PORT --bind $HOST\"\n{BRISK}"));
+    site.install(&[]).ok();
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/apps.md")).unwrap();
+    let recipe =
+        page.split("```nginx\n").find_map(|rest| rest.split("```").next().filter(|block| block.contains("@before")));
+    let files = site.home.join("nginx/conf.d/shop.d").display().to_string();
+    let recipe = recipe.unwrap().replace("/etc/nginx/conf.d/shop.d", &files);
+    edit(&site, |text| text.replace("    location / {\n", &format!("{recipe}\n    location / {{\n")));
+    site.install(&[]).ok();
+    let build = |version: &str| {
+        site.shell("rm -rf source/assets && mkdir source/assets").ok();
+        fs::write(site.source().join(format!("assets/{version}.js")), version).unwrap();
+        site.commit(version, "");
+        site.run("deploy", &[]).ok();
+    };
+    let asked = |version: &str| site.get(&format!("/assets/{version}.js"));
+    let found = |version: &str| assert_eq!(asked(version), (200, version.to_owned()));
+    build("v1");
+    found("v1");
+    assert_eq!(asked("v0").0, 404);
+    build("v2");
+    ["v1", "v2"].iter().for_each(|version| found(version));
+    site.run("rollback", &[]).ok();
+    ["v1", "v2"].iter().for_each(|version| found(version));
+    build("v3");
+    ["v1", "v3"].iter().for_each(|version| found(version));
+    assert_eq!(asked("v2").0, 404);
+    // What is no such file is not asked for twice, and without a standby there is none.
+    assert_eq!(site.get("/v1.js").0, 404);
+    let standby = site.run("disabled-instance", &[]).ok();
+    site.run("stop-instance", &[standby.trim()]).ok();
+    found("v3");
+    assert_eq!(asked("v1").0, 404);
+}
+
+#[test]
+fn whatever_closes_the_site_lets_webhooks_in() {
+    let build = Site::unlaid(Sample::Static, "").shell("nginx -V 2>&1").ok();
+    let mut closing = vec![
+        "deny all;",
+        "allow 192.0.2.1; deny all;",
+        "auth_basic shop; auth_basic_user_file passwords; satisfy any; deny all;",
+    ];
+    if build.contains("--with-http_auth_request_module") {
+        closing.push("auth_request /gone;");
+    }
+    for lines in closing {
+        let site = site("", SECTION);
+        fs::write(site.home.join("nginx/passwords"), "ann:{PLAIN}secret\n").unwrap();
+        edit(&site, |text| {
+            text.replace(
+                "    location / {\n",
+                &format!("    {lines}\n    location = /gone {{ return 403; }}\n    location / {{\n"),
+            )
+        });
+        site.install(&[]);
+        eventually("the site is closed", || [401, 403].contains(&site.get("/").0));
+        assert_eq!(site.tell_of_push(site.git(&["rev-parse", "HEAD"]).trim(), "1"), 202, "{lines}");
+        assert_eq!(site.get("/.cutover/instance/shop").0, 200, "{lines}");
+        eventually("the deploy is over", || site.has_worked_off());
+    }
+}

@@ -23,6 +23,8 @@ fn whatever_a_program_prints_before_it_dies_is_the_reason() {
         ("for i in 1 2 3 4 5 6 7; do echo $i; done; exit 1", "exit status 1: 3 | 4 | 5 | 6 | 7"),
         ("printf '\\033[31mred\\033[0m \\377\\001\\n'; exit 3", "exit status 3: red \u{fffd}"),
         ("(sleep 0.1; echo late) & echo early; exit 3", "exit status 3: early"),
+        ("echo early; sleep 1; echo FATAL no database; exit 1", "exit status 1: early | FATAL no database"),
+        ("sleep 1; head -c 70000 /dev/zero | tr '\\0' .; echo; echo FATAL; exit 1", "exit status 1: FATAL"),
     ];
     for (command, reason) in cases {
         let site = run_by(command);

@@ -2,6 +2,7 @@
 //! others write.
 
 use std::fs;
+use std::process::Command;
 
 use crate::server::{CONFIG, Server};
 
@@ -135,6 +136,20 @@ fn document(home: &str, reference: &str) -> Option<String> {
         script = script.replace(&format!("{{{{ {name} }}}}"), value);
     }
     Some(script)
+}
+
+#[test]
+fn the_ssm_document_takes_what_people_call_their_branches_and_no_more() {
+    for reference in ["feature/#123-login", "fix(1)", "#7", "v1.2.3+build", "release@2026", "a=b,c!d%e&f", "latest-tag"]
+    {
+        let script = document(HOME, reference).unwrap_or_else(|| panic!("{reference} is refused"));
+        let line = script.lines().next().unwrap();
+        let shown = Command::new("sh").args(["-c", &format!("{line}; printf %s \"$ref\"")]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&shown.stdout), reference);
+    }
+    for reference in ["a'b", "a\"b", "$(id)", "`id`", "{{ Home }}", "-x", "a b", "a\nb", "a\\b", "a;b", "a|b", "(a"] {
+        assert!(document(HOME, reference).is_none(), "{reference}");
+    }
 }
 
 #[test]

@@ -46,6 +46,11 @@ fn an_app_that_listens_elsewhere_is_told_where() {
         "connection refused; it listens on 127.0.0.1:{other}, where nobody asks: it must be port {wanted} of 127.0.0.1"
     );
     site.run("deploy", &[]).fails(124, &["not healthy within 2.", &told]);
+    let serving = "exec python3 -m http.server $PORT --bind ::1";
+    site.write_config(&format!("[run]\ncommand = \"{serving}\"\n[health]\ntimeout = \"2s\"\n{BRISK}"));
+    site.install(&[]).ok();
+    let told = format!("it listens on [::1]:{wanted}, where nobody asks: it must be port {wanted} of 127.0.0.1");
+    site.run("deploy", &[]).fails(124, &["not healthy within 2.", &told]);
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn the_enabled_instance_is_stopped_only_by_force() {
     site.run("stop-instance", &[]).is(3, "", reason);
     site.run("stop-instance", &["a"]).is(3, "", reason);
     assert_eq!((site.pid("A"), site.get("/")), (pid, (200, "v1\n".to_owned())));
-    site.run("stop-instance", &["--force"]).is(0, "", "");
+    site.run("stop-instance", &["-f"]).is(0, "", "");
     site.run("pid", &["A"]).is(1, "", "");
     assert_eq!(site.processes(), before);
     site.run("stop-instance", &["--force"]).is(0, "", "");

@@ -134,7 +134,7 @@ fn the_enabled_instance_is_updated_only_by_force() {
         "update-instance: cannot update A: it is enabled, the service would be down; --force does it all the same\n";
     site.run("update-instance", &["A"]).is(3, "", reason);
     assert_eq!((site.pid("A"), version(&site, "A").as_str()), (pid, "v1"));
-    site.run("update-instance", &["A", "--force"]).masked(&site).is(0, "RELEASE\n", "");
+    site.run("update-instance", &["A", "-f"]).masked(&site).is(0, "RELEASE\n", "");
     assert_eq!(version(&site, "A"), "v2");
     site.run("pid", &["A"]).is(1, "", "");
 }

@@ -9,6 +9,8 @@
 )]
 
 mod callers;
+#[path = "../env_lines.rs"]
+mod env_lines;
 #[path = "../load/mod.rs"]
 mod load;
 mod machine;

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
+use crate::env_lines::PLAIN;
 use crate::machine::{Debian, Machine, await_that};
 use crate::server::{
     NAME, PATIENCE, USER, answer, comes_to_serve, commit, config, copy_archive, exposures_are_stated, fresh, load,
@@ -22,6 +23,8 @@ pub fn run(debian: Debian) {
     deploys_under_load_lose_nothing(&machine);
     the_tools_are_the_same(&machine);
     the_app_keeps_to_what_is_its_own(&machine);
+    what_a_browser_needs_is_opened_as_the_page_says(&machine);
+    lines_of_an_env_file_are_read_as_systemd_reads_them(&machine);
     supervise_and_start_limits(&machine);
     broken_releases_change_nothing(&machine);
     crate::callers::run(&machine);
@@ -317,6 +320,47 @@ fn the_app_keeps_to_what_is_its_own(machine: &Machine) {
     machine.run(&format!("cd {home}/instances/{standby} && rm tried try.sh && chown {USER}: package.json")).ok();
     tool(machine, &format!("stop-instance {standby}")).ok();
     tool(machine, &format!("start-instance {standby}")).ok();
+}
+
+/// Has the sandbox of Chromium, so far as it is refused, tried by the app with the lines of docs/apps.md and without them.
+fn what_a_browser_needs_is_opened_as_the_page_says(machine: &Machine) {
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/apps.md")).unwrap();
+    let blocks = page.split("```ini\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let lines = blocks.filter(|block| block.starts_with("[Service]\n")).collect::<Vec<_>>();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let standby = tool(machine, "disabled-instance").ok();
+    let standby = standby.trim();
+    let release = format!("/home/{USER}/.cafeteria/instances/{standby}");
+    let kept = machine.run(&format!("cat {release}/package.json")).ok();
+    let tried = "unshare --user --map-root-user chroot / true; echo $? >tried; exec node server.js";
+    machine.run(&format!("cd {release} && sed -i 's|node server.js|{tried}|' package.json")).ok();
+    let code = || {
+        tool(machine, &format!("stop-instance {standby}")).ok();
+        tool(machine, &format!("start-instance {standby}")).ok();
+        machine.run(&format!("cat {release}/tried")).ok().trim().parse::<u8>().unwrap()
+    };
+    assert_ne!(code(), 0, "the unit refuses nothing");
+    let place = "/etc/systemd/system/cafeteria@.service.d";
+    machine
+        .run(&format!("mkdir {place} && printf '%s' '{}' >{place}/override.conf && systemctl daemon-reload", lines[0]))
+        .ok();
+    assert_eq!(code(), 0);
+    machine.run(&format!("rm -r {place} {release}/tried && systemctl daemon-reload")).ok();
+    fs::write(machine.root().join("tmp/package.json"), kept).unwrap();
+    machine.run(&format!("cat /tmp/package.json >{release}/package.json && rm /tmp/package.json")).ok();
+    tool(machine, &format!("stop-instance {standby}")).ok();
+    tool(machine, &format!("start-instance {standby}")).ok();
+}
+
+/// Has systemd read each line that is taken: nobody is to find another value in its EnvironmentFile.
+fn lines_of_an_env_file_are_read_as_systemd_reads_them(machine: &Machine) {
+    // To systemd that is another variable, which it does not take.
+    for (line, value) in PLAIN.iter().filter(|(line, _)| !line.starts_with("export ")) {
+        fs::write(machine.root().join("run/lines"), format!("# before\n\n{line}\nAFTER=1\n")).unwrap();
+        let read = machine.run("systemd-run --quiet --pipe --wait -p EnvironmentFile=/run/lines env").ok();
+        assert!(read.contains(&format!("A={value}\n")) && read.contains("AFTER=1\n"), "{line}: {read}");
+    }
+    machine.run("rm /run/lines").ok();
 }
 
 /// What supervise takes under systemd, for the record.
