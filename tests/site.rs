@@ -163,7 +163,12 @@ impl Site {
         Site::unlaid_on(Ports::claim_blocks(9), &std::env::temp_dir(), sample, extra)
     }
 
-    /// The same, laid out.
+    /// A site whose instances have room for so many processes.
+    pub fn unlaid_for(processes: u16, sample: Sample, extra: &str) -> Site {
+        Site::unlaid_on(Ports::claim_blocks(processes * 10 / 6 + 2), &std::env::temp_dir(), sample, extra)
+    }
+
+    /// The same as [`Site::unlaid_roomy`], laid out.
     pub fn roomy(sample: Sample, extra: &str) -> Site {
         let site = Site::unlaid_roomy(sample, extra);
         site.install(&[]).ok();

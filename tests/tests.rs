@@ -81,6 +81,7 @@ mod test_neighbours_of_names;
 mod test_neighbours_of_ports;
 mod test_neighbours_of_root;
 mod test_neighbours_of_secrets;
+mod test_neighbours_of_sticky;
 mod test_neighbours_of_trust;
 mod test_neighbours_of_words;
 mod test_nginx_builds;

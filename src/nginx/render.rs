@@ -77,6 +77,11 @@ const COUNTS: &str = "
         stub_status;
     }
 ";
+/// Backups that are asked before all others. nginx goes by shares: so large a one that the others get nothing for as long as
+/// one of these answers, and so small that all together are a number to nginx everywhere.
+const FIRST: &str = " backup weight=100000000";
+/// Backups that are asked next.
+const SECOND: &str = " backup weight=1000";
 /// What counts the webhooks of an address.
 const PUSH_ZONE: &str = "
 # How many webhooks an address may send.
@@ -297,11 +302,12 @@ fn upstreams(app: &App, known: &BTreeSet<Mark>, build: Build) -> String {
         for instance in &app.config.instances {
             let servers: String = slots.iter().filter_map(|slot| server(instance, *slot, "")).collect();
             // A request may have begun before a process was replaced, and need one after that.
-            let first_of_all = " backup weight=1000";
-            let replaced: String = free.clone().filter_map(|slot| server(instance, slot, first_of_all)).collect();
+            let replaced: String = free.clone().filter_map(|slot| server(instance, slot, FIRST)).collect();
             let other = app.other(instance);
+            // A client that sticks has one process of the other instance, too.
+            let order = |slot| if app.config.nginx.sticky && slots.contains(&slot) { SECOND } else { " backup" };
             // As far as anybody can tell it has as many.
-            let backups: String = (0..reach).filter_map(|slot| server(other, slot, " backup")).collect();
+            let backups: String = (0..reach).filter_map(|slot| server(other, slot, order(slot))).collect();
             let backups =
                 if app.config.nginx.failover { backups } else { "    # No fallback: failover = false.\n".to_owned() };
             text += &format!("upstream {}_{instance}{suffix} {{\n{servers}{replaced}{backups}", app.name());
