@@ -239,6 +239,7 @@ impl Values {
             ("first", first.name().to_owned()),
             ("second", second.name().to_owned()),
             ("upstreams", upstreams(app, &known, build)),
+            ("away", away(app, &known)?),
             ("groups", groups(app, &known)?),
             ("marks", known.iter().map(Mark::to_string).collect::<Vec<String>>().join(" ")),
             ("status_port", nginx.status_port.to_string()),
@@ -312,15 +313,6 @@ fn upstreams(app: &App, known: &BTreeSet<Mark>, build: Build) -> String {
                 if app.config.nginx.failover { backups } else { "    # No fallback: failover = false.\n".to_owned() };
             text += &format!("upstream {}_{instance}{suffix} {{\n{servers}{replaced}{backups}", app.name());
             text += &format!("{keepalive}}}\n\n");
-        }
-    }
-    if known.contains(&Mark::Away) {
-        let (count, reach) = (app.config.processes(), reach(known, app.config.processes()));
-        for instance in &app.config.instances {
-            let other = app.other(instance);
-            let others: String = (0..count).filter_map(|slot| server(other, slot, "")).collect();
-            let own: String = (0..reach).filter_map(|slot| server(instance, slot, " backup")).collect();
-            text += &format!("upstream {}_{instance}.{} {{\n{others}{own}{keepalive}}}\n\n", app.name(), Mark::Away);
         }
     }
     text.trim_end().to_owned()
@@ -418,17 +410,27 @@ fn keepalive(nginx: &Nginx, build: Build) -> String {
     }
 }
 
+/// What has the other instance answer while the enabled one is away.
+fn away(app: &App, known: &BTreeSet<Mark>) -> Result<String> {
+    let (state, variable) = (quotable(&app.state())?, variable(app));
+    let text = format!(
+        "if (-e \"{state}/${{{variable}_instance}}/{}\") {{\n    set ${variable}_answers ${variable}_other;\n}}",
+        Mark::Away
+    );
+    Ok(if known.contains(&Mark::Away) { text } else { "# No other: failover = false.".to_owned() })
+}
+
 /// What chooses the upstream: the last one whose mark there is.
 fn groups(app: &App, known: &BTreeSet<Mark>) -> Result<String> {
     let (state, variable) = (quotable(&app.state())?, variable(app));
     let mut text = String::new();
-    for mark in known {
+    for mark in known.iter().filter(|mark| **mark != Mark::Away) {
         let suffix = match app.config.nginx.sticky {
-            true if *mark != Mark::Away => format!(".${}", process_variable(app, *mark)),
-            _ => format!(".{mark}"),
+            true => format!(".${}", process_variable(app, *mark)),
+            false => format!(".{mark}"),
         };
         text += &format!(
-            "if (-e \"{state}/${{{variable}_instance}}/{mark}\") {{\n    set ${variable}_group ${{{variable}_instance}}{suffix};\n}}\n"
+            "if (-e \"{state}/${{{variable}_answers}}/{mark}\") {{\n    set ${variable}_group ${{{variable}_answers}}{suffix};\n}}\n"
         );
     }
     Ok(text.trim_end().to_owned())
