@@ -135,7 +135,7 @@ pub fn come_back(app: &App, instance: &Instance) -> Result<()> {
 
 /// Whether nginx sends them to the other one.
 pub fn is_away(app: &App, instance: &Instance) -> bool {
-    app.marks(instance).join(AWAY).exists()
+    fs::symlink_metadata(app.marks(instance).join(AWAY)).is_ok()
 }
 
 fn lay(path: &Path) -> Result<()> {

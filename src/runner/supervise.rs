@@ -164,10 +164,11 @@ fn receive_signals() -> Result<SignalFd> {
     signals.context("cannot receive signals")
 }
 
-/// Tells systemd, if it was systemd that started us, as soon as the app is healthy: until then its start takes.
+/// As soon as the app is healthy, has nginx send requests here again, if the other instance has them, and tells systemd, if it
+/// was systemd that started us: until then its start takes.
 fn tell_when_ready(app: &App, instance: &Instance, ports: Vec<Port>) -> Result<()> {
-    if std::env::var_os("NOTIFY_SOCKET").is_none() {
-        return nginx::come_back(app, instance);
+    if std::env::var_os("NOTIFY_SOCKET").is_none() && !nginx::is_away(app, instance) {
+        return Ok(());
     }
     extend_timeout(app.config.health.timeout);
     let (app, instance, began) = (app.clone(), instance.clone(), Instant::now());
