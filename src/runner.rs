@@ -371,9 +371,20 @@ pub fn stop(app: &App, instance: &Instance, deadline: Deadline) -> Result<bool> 
         }
         return Ok(false);
     }
+    give_back_before_end(app, instance).with_context(|| format!("cannot stop {instance}"))?;
     drain(app, instance, deadline)?;
     end(app, instance)?;
     Ok(true)
+}
+
+/// Has the other instance answer for itself again where this one does in its place though that is well, as after a hand-over
+/// that was killed: else requests would go on coming here.
+fn give_back_before_end(app: &App, instance: &Instance) -> Result<()> {
+    let other = app.other(instance);
+    match nginx::is_away(app, other) && up(app, other, CHECK).is_ok() {
+        true => nginx::come_back(app, other),
+        false => Ok(()),
+    }
 }
 
 /// Removes what is kept of an instance that was stopped: its container, which Docker might start at the next boot.
