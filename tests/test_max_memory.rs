@@ -12,13 +12,13 @@ use cutover::process::{self, Pid, Process};
 use crate::site::{BRISK, Sample, Site, eventually, get, none_lost};
 use crate::test_several::{answering, pids, ports};
 
-const LIMIT: &str = "max_memory = \"100M\"";
+pub const LIMIT: &str = "max_memory = \"100M\"";
 
 fn site(count: usize, more: &str) -> Site {
     Site::roomy(Sample::Static, &config(count, more))
 }
 
-fn config(count: usize, more: &str) -> String {
+pub fn config(count: usize, more: &str) -> String {
     format!("{BRISK}[run]\ncommand = \"{HOG}\"\nstop_timeout = \"5s\"\nprocesses = {count}\n{more}\n")
 }
 
@@ -32,7 +32,7 @@ fn hog(site: &Site, port: u16) {
 
 /// Has a process that listens there replaced by one that listens elsewhere.
 #[track_caller]
-fn have_replaced(site: &Site, port: u16, by: u16) {
+pub fn have_replaced(site: &Site, port: u16, by: u16) {
     hog(site, port);
     eventually("another listens in its place", || {
         let ports = site.run("enabled-port", &[]).ok();

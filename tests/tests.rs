@@ -75,6 +75,7 @@ mod test_neighbours_in_use;
 mod test_neighbours_of_clients;
 mod test_neighbours_of_faults;
 mod test_neighbours_of_files;
+mod test_neighbours_of_hand_over;
 mod test_neighbours_of_leftovers;
 mod test_neighbours_of_limits;
 mod test_neighbours_of_names;
