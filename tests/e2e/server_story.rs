@@ -346,8 +346,8 @@ fn what_a_browser_needs_is_opened_as_the_page_says(machine: &Machine) {
         .ok();
     assert_eq!(code(), 0);
     machine.run(&format!("rm -r {place} {release}/tried && systemctl daemon-reload")).ok();
-    fs::write(machine.root().join("tmp/package.json"), kept).unwrap();
-    machine.run(&format!("cat /tmp/package.json >{release}/package.json && rm /tmp/package.json")).ok();
+    fs::write(machine.root().join("srv/package.json"), kept).unwrap();
+    machine.run(&format!("cat /srv/package.json >{release}/package.json && rm /srv/package.json")).ok();
     tool(machine, &format!("stop-instance {standby}")).ok();
     tool(machine, &format!("start-instance {standby}")).ok();
 }
@@ -356,11 +356,11 @@ fn what_a_browser_needs_is_opened_as_the_page_says(machine: &Machine) {
 fn lines_of_an_env_file_are_read_as_systemd_reads_them(machine: &Machine) {
     // To systemd that is another variable, which it does not take.
     for (line, value) in PLAIN.iter().filter(|(line, _)| !line.starts_with("export ")) {
-        fs::write(machine.root().join("run/lines"), format!("# before\n\n{line}\nAFTER=1\n")).unwrap();
-        let read = machine.run("systemd-run --quiet --pipe --wait -p EnvironmentFile=/run/lines env").ok();
+        fs::write(machine.root().join("srv/lines"), format!("# before\n\n{line}\nAFTER=1\n")).unwrap();
+        let read = machine.run("systemd-run --quiet --pipe --wait -p EnvironmentFile=/srv/lines env").ok();
         assert!(read.contains(&format!("A={value}\n")) && read.contains("AFTER=1\n"), "{line}: {read}");
     }
-    machine.run("rm /run/lines").ok();
+    machine.run("rm /srv/lines").ok();
 }
 
 /// What supervise takes under systemd, for the record.
