@@ -112,16 +112,22 @@ fn said_no(said: &Ran) -> Ran {
     Ran { code: said.code, stdout: said.stdout.clone(), stderr: said.stderr.clone() }
 }
 
-/// Where yarn, pnpm and bun are, which npm installs below target once.
+/// Where yarn, pnpm and bun are, which npm installs below target once, and in `berry` the yarn of today.
 pub fn managers() -> &'static Path {
     static PLACE: OnceLock<PathBuf> = OnceLock::new();
     PLACE.get_or_init(|| {
         let place = below_target("js");
-        if !place.join("node_modules/.bin/bun").exists() {
-            let packages = ["yarn@1.22.22", "pnpm@9.15.9", "bun@1.3.3"];
+        let install = |place: &Path, packages: &[&str]| {
             let mut install = Command::new("npm");
-            install.arg("install").arg("--prefix").arg(&place).args(["--no-audit", "--no-fund", "--loglevel=error"]);
+            install.arg("install").arg("--prefix").arg(place).args(["--no-audit", "--no-fund", "--loglevel=error"]);
             Ran::run(install.args(packages)).ok();
+        };
+        if !place.join("node_modules/.bin/bun").exists() {
+            install(&place, &["yarn@1.22.22", "pnpm@9.15.9", "bun@1.3.3"]);
+        }
+        let berry = place.join("berry");
+        if !berry.join("node_modules/.bin/yarn").exists() {
+            install(&berry, &["@yarnpkg/cli-dist@4.18.1"]);
         }
         place
     })

@@ -74,6 +74,31 @@ fn packages_in_a_production_environment() {
 }
 
 #[test]
+fn packages_with_the_lock_files_of_other_years() {
+    let main = server();
+    let modern = "PATH: '/home/js/berry/node_modules/.bin:/home/js/node_modules/.bin:' + process.env.PATH";
+    for (files, path, install) in [
+        (
+            &[(".yarnrc.yml", "nodeLinker: node-modules\nenableTelemetry: false\n")][..],
+            modern,
+            "PATH=/home/js/berry/node_modules/.bin:$PATH yarn install",
+        ),
+        (&[], PATH, "bun install --save-text-lockfile=false; test -e bun.lockb"),
+        (&[], PATH, "npm shrinkwrap; npm install"),
+    ] {
+        let built = [IGNORED, COMPILER[0], COMPILER[1], ("main.js", &main), ("package.json", BUILT)];
+        let files: Vec<_> = built.into_iter().chain(files.iter().copied()).collect();
+        let app = format!(
+            "{{ apps: [{{ name: 'shop', script: 'dist/main.js', env: {{ NODE_ENV: 'production', PORT: 3000, {path} }} }}] }}"
+        );
+        let before = format!("({install}) >/dev/null 2>&1; rm -rf node_modules .yarn");
+        let shape = Shape { files: &files, ecosystem: &app, before: &before, answer: "main.js -", ..Shape::default() };
+        let said = shape.tried();
+        assert!(!said.contains("nothing makes"), "{install}: {said}");
+    }
+}
+
+#[test]
 fn packages_that_are_started_by_their_manager() {
     let main = server();
     // Two lock files, of which package.json names the one that counts.

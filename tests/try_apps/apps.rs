@@ -54,7 +54,7 @@ const BUN: &str = "npm install --prefix .bun --loglevel=error bun@1.4.5 && ln -s
 pub const APPS: &[App] = &[
     App {
         name: "chat",
-        what: "Express and socket.io",
+        what: "Express and socket.io, two processes",
         needs: &["node", "npm"],
         lock: NPM,
         stream: "exec node client.js",

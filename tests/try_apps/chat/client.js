@@ -1,7 +1,18 @@
-// A client whose connection is to last: it prints each echo, and ends when the connection does.
+// First a client that only polls, all of whose requests must get to the process that knows it; then one whose connection is to
+// last: it prints each echo, and ends when the connection does.
 const { io } = require('socket.io-client')
 
-const socket = io(process.env.URL, { transports: ['websocket'], reconnection: false })
-const say = () => socket.emit('say', 'hello', (heard) => console.log(heard))
-socket.on('connect', () => setInterval(say, 200))
-for (const end of ['connect_error', 'disconnect']) socket.on(end, () => process.exit(1))
+const client = (transports) => {
+  const socket = io(process.env.URL, { transports, reconnection: false, forceNew: true })
+  for (const end of ['connect_error', 'disconnect']) socket.on(end, (reason) => reason === 'io client disconnect' || process.exit(1))
+  return socket
+}
+
+const polling = client(['polling'])
+const say = (left) => polling.emit('say', 'hello', () => (left > 0 ? say(left - 1) : polling.close() && last()))
+polling.on('connect', () => say(20))
+
+const last = () => {
+  const socket = client(['websocket'])
+  socket.on('connect', () => setInterval(() => socket.emit('say', 'hello', (heard) => console.log(heard)), 200))
+}
