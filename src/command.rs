@@ -5,20 +5,19 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::deadline::Deadline;
 use crate::logfile;
 use crate::outcome::{Exit, exit_of, quote, quote_first, timed_out};
 use crate::process::{self, Bond, Kills, Until};
-use crate::threads;
 
 /// How often a running program is looked at.
 const POLL: Duration = Duration::from_millis(2);
@@ -27,7 +26,9 @@ const QUOTED_LINES: usize = 3;
 /// How much of what a program writes is kept, in bytes; the rest is read and forgotten.
 const MOST_KEPT: usize = 64 * 1024 * 1024;
 /// How much of a line of a program's is shown in one piece, in bytes.
-const LONGEST_SHOWN: u64 = 4096;
+const LONGEST_SHOWN: usize = 4096;
+/// How much a pipe can hold, in bytes (pipe(7): more takes a privilege).
+const LARGEST_PIPE: usize = 1024 * 1024;
 
 /// The environment that every program gets at least. It is never empty: there are versions of sudo that crash without a
 /// single variable (Debian 13's 1.9.16p2-3+deb13u5).
@@ -168,12 +169,16 @@ impl Run {
     pub fn finish(mut self, deadline: Deadline) -> Result<Ended> {
         self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.command.spawn().with_context(|| format!("cannot run {}", self.name))?;
-        let drains = Drain::of(child.stdout.take()).and_then(|out| Ok((out, Drain::of(child.stderr.take())?)));
-        let (stdout, stderr) = drains
+        let pipes = (child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from));
+        let drains = Drain::of(pipes.0).and_then(|out| Ok((out, Drain::of(pipes.1)?)));
+        let (mut stdout, mut stderr) = drains
             .inspect_err(|_| process::end_leashed(&mut child))
             .with_context(|| format!("cannot read what {} writes", self.name))?;
-        let status = wait(&mut child, &self.name, deadline)?;
-        Ok(Ended { status, stdout: stdout.finish(), stderr: stderr.finish() })
+        let mut read = || [&mut stdout, &mut stderr].into_iter().for_each(|drain| drain.read());
+        let status = wait(&mut child, &self.name, deadline, &mut read)?;
+        let text = |drain: Drain| String::from_utf8_lossy(&drain.text).into_owned();
+        read_to_end([&mut stdout, &mut stderr]);
+        Ok(Ended { status, stdout: text(stdout), stderr: text(stderr) })
     }
 
     /// Runs it with both its output streams going into a log. Anything but exit 0 is an error about `what`, which quotes the
@@ -208,45 +213,39 @@ impl Run {
     fn run_into(mut self, stdout: File, stderr: File, deadline: Deadline) -> Result<ExitStatus> {
         self.command.stdout(stdout).stderr(stderr);
         let mut child = self.command.spawn().with_context(|| format!("cannot run {}", self.name))?;
-        wait(&mut child, &self.name, deadline)
+        wait(&mut child, &self.name, deadline, &mut || ())
     }
 
     /// Runs it, and hands each line that it writes to `show`, as soon as it is whole. Anything but exit 0 is an error that
     /// leaves the reason to what was shown.
-    pub fn shown(self, show: impl Fn(&str) + Send + 'static, deadline: Deadline) -> Result<()> {
+    pub fn shown(self, show: impl Fn(&str), deadline: Deadline) -> Result<()> {
         let name = self.name.clone();
         let status = self.relayed(show, deadline)?;
         if status.success() { Ok(()) } else { bail!("{name}: {}, as it says above", describe(status)) }
     }
 
     /// Runs it, and hands each line that it writes to `show`, as soon as it is whole. Returns how it ended.
-    pub fn relayed(mut self, show: impl Fn(&str) + Send + 'static, deadline: Deadline) -> Result<ExitStatus> {
+    pub fn relayed(mut self, show: impl Fn(&str), deadline: Deadline) -> Result<ExitStatus> {
         let (said, end) = io::pipe().context("cannot make a pipe")?;
         self.command.stdout(end.try_clone().context("cannot make a pipe")?).stderr(end);
         let mut child = self.command.spawn().with_context(|| format!("cannot run {}", self.name))?;
         let name = self.name.clone();
         // It holds the other ends of the pipe.
         drop(self);
-        let reader = threads::builder().and_then(|builder| builder.spawn(move || each_line(said, show)));
-        let reader = reader
+        let mut said = Drain::of(Some(said.into()))
             .inspect_err(|_| process::end_leashed(&mut child))
             .with_context(|| format!("cannot read what {name} writes"))?;
-        let status = wait(&mut child, &name, deadline)?;
-        let patience = Deadline::after(Duration::from_secs(1));
-        while !reader.is_finished() && patience.sleep(Duration::from_micros(200)) {}
-        Ok(status)
-    }
-}
-
-/// Reads lines to the end; of a line that is too long, pieces.
-fn each_line(from: impl Read, show: impl Fn(&str)) {
-    let mut from = BufReader::new(from);
-    loop {
-        let mut line = Vec::new();
-        match from.by_ref().take(LONGEST_SHOWN).read_until(b'\n', &mut line) {
-            Ok(1..) => show(String::from_utf8_lossy(&line).trim_end()),
-            _ => return,
+        let mut relay = || {
+            said.read();
+            said.take_lines().iter().for_each(|line| show(line));
+        };
+        let status = wait(&mut child, &name, deadline, &mut relay)?;
+        read_to_end([&mut said]);
+        if said.text.last().is_some_and(|last| *last != b'\n') {
+            said.text.push(b'\n');
         }
+        said.take_lines().iter().for_each(|line| show(line));
+        Ok(status)
     }
 }
 
@@ -267,11 +266,13 @@ fn reason_in(stderr: &str) -> String {
     lines.into_iter().skip(begin).collect::<Vec<_>>().join(" | ")
 }
 
-fn wait(child: &mut Child, name: &str, deadline: Deadline) -> Result<ExitStatus> {
+/// Waits for the end of a program, and does this meanwhile, again and again.
+fn wait(child: &mut Child, name: &str, deadline: Deadline, meanwhile: &mut impl FnMut()) -> Result<ExitStatus> {
     loop {
         if let Some(status) = child.try_wait().with_context(|| format!("cannot wait for {name}"))? {
             return Ok(status);
         }
+        meanwhile();
         if !deadline.sleep(POLL) {
             process::end_leashed(child);
             return Err(timed_out(format!("{name} did not end in time and was killed")));
@@ -279,42 +280,64 @@ fn wait(child: &mut Child, name: &str, deadline: Deadline) -> Result<ExitStatus>
     }
 }
 
-/// What a program wrote into a pipe, read beside the wait so that a talkative program never blocks.
+/// What a program writes into a pipe, read by whoever waits for its end, so that a talkative program never blocks.
 struct Drain {
-    text: Arc<Mutex<Vec<u8>>>,
-    reader: thread::JoinHandle<()>,
+    /// None: whoever could write into it has closed it.
+    pipe: Option<File>,
+    text: Vec<u8>,
 }
 
 impl Drain {
-    fn of(pipe: Option<impl Read + Send + 'static>) -> io::Result<Drain> {
-        let text = Arc::new(Mutex::new(Vec::new()));
-        let shared = Arc::clone(&text);
-        let reader = threads::builder().and_then(|builder| {
-            builder.spawn(move || {
-                let Some(mut pipe) = pipe else { return };
-                let mut chunk = [0; 8192];
-                while let Ok(count @ 1..) = pipe.read(&mut chunk) {
-                    let mut text = lock(&shared);
-                    let room = MOST_KEPT.saturating_sub(text.len());
-                    text.extend(chunk.iter().take(count.min(room)));
-                }
-            })
-        })?;
-        Ok(Drain { text, reader })
+    fn of(pipe: Option<OwnedFd>) -> io::Result<Drain> {
+        let pipe = pipe.map(File::from);
+        if let Some(pipe) = &pipe {
+            fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        }
+        Ok(Drain { pipe, text: Vec::new() })
     }
 
-    /// All of it, once the program has ended. A daemon that it left behind may hold the pipe open for ever, so the wait
-    /// for the end of the stream is short.
-    fn finish(self) -> String {
-        let patience = Deadline::after(Duration::from_secs(1));
-        while !self.reader.is_finished() && patience.sleep(Duration::from_micros(200)) {}
-        String::from_utf8_lossy(&lock(&self.text)).into_owned()
+    /// Reads what is there, as much as a pipe can hold. Of a program that writes for ever this is not all.
+    fn read(&mut self) {
+        let mut chunk = [0; 8192];
+        for _ in 0..LARGEST_PIPE / chunk.len() {
+            let Some(pipe) = &mut self.pipe else { return };
+            match pipe.read(&mut chunk) {
+                Ok(count @ 1..) => {
+                    let room = MOST_KEPT.saturating_sub(self.text.len());
+                    self.text.extend(chunk.iter().take(count.min(room)));
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Ok(0) | Err(_) => self.pipe = None,
+            }
+        }
+    }
+
+    /// Takes the lines that are whole; of a line that is too long, pieces.
+    fn take_lines(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut rest = self.text.as_slice();
+        loop {
+            let end = rest.iter().take(LONGEST_SHOWN).position(|byte| *byte == b'\n').map(|at| at.saturating_add(1));
+            let Some((line, behind)) = rest.split_at_checked(end.unwrap_or(LONGEST_SHOWN)) else { break };
+            lines.push(String::from_utf8_lossy(line).trim_end().to_owned());
+            rest = behind;
+        }
+        self.text = rest.to_vec();
+        lines
     }
 }
 
-/// The text, also when the thread that wrote it panicked: what it had read stays true.
-fn lock(text: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
-    text.lock().unwrap_or_else(PoisonError::into_inner)
+/// Reads the rest, once the program has ended: what it wrote itself is in the pipes by then. What it left behind may write on,
+/// and hold them open for ever, so the wait for the end of the streams is short.
+fn read_to_end<const N: usize>(mut drains: [&mut Drain; N]) {
+    let patience = Deadline::after(Duration::from_secs(1));
+    loop {
+        drains.iter_mut().for_each(|drain| drain.read());
+        if drains.iter().all(|drain| drain.pipe.is_none()) || !patience.sleep(Duration::from_micros(200)) {
+            return;
+        }
+    }
 }
 
 /// An exit status in words: `exit status 3`, `killed by SIGSEGV`.
@@ -332,7 +355,40 @@ pub fn describe(status: ExitStatus) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
+
+    fn shell(script: &str) -> Run {
+        Run::new(Path::new("/bin/sh"), ["-c", script])
+    }
+
+    #[test]
+    fn what_a_program_wrote_is_whole_however_much_and_whatever_it_leaves_behind() {
+        let patience = || Deadline::after(Duration::from_secs(60));
+        let much =
+            shell("head -c 5000000 /dev/zero; head -c 3000000 /dev/zero >&2; exit 3").finish(patience()).unwrap();
+        assert_eq!((much.stdout.len(), much.stderr.len(), much.status.code()), (5_000_000, 3_000_000, Some(3)));
+        // The most that a pipe holds, written by who has ended before anybody reads.
+        let at_once = shell("head -c 65536 /dev/zero").finish(patience()).unwrap();
+        assert_eq!(at_once.stdout.len(), 65536);
+        let behind = shell("setsid sleep 30 & echo all of it").finish(patience()).unwrap();
+        assert_eq!(behind.stdout, "all of it\n");
+        // It died with its leash, and its children with it.
+        let endless = shell("yes").finish(Deadline::after(Duration::from_millis(200)));
+        assert_eq!(exit_of(&endless.map(|ended| ended.status).unwrap_err()), Exit::TimedOut);
+    }
+
+    #[test]
+    fn lines_are_handed_on_as_they_are_whole() {
+        let lines = RefCell::new(Vec::new());
+        let long = "x".repeat(LONGEST_SHOWN + 1);
+        let script = format!("echo one; echo; printf 'tw'; sleep 0.1; echo o >&2; echo {long}; printf end");
+        let show = |line: &str| lines.borrow_mut().push(line.to_owned());
+        let status = shell(&script).relayed(show, Deadline::after(Duration::from_secs(60))).unwrap();
+        assert!(status.success());
+        assert_eq!(lines.into_inner(), ["one", "", "two", &long[1..], "x", "end"]);
+    }
 
     #[test]
     fn the_reason_is_the_last_error_with_all_behind_it() {
