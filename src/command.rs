@@ -16,7 +16,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::deadline::Deadline;
 use crate::logfile;
-use crate::outcome::{Exit, exit_of, quote, quote_first, timed_out};
+use crate::outcome::{Exit, exit_of, quote, quote_tool, timed_out};
 use crate::process::{self, Bond, Kills, Until};
 
 /// How often a running program is looked at.
@@ -156,7 +156,7 @@ impl Run {
         if !status.success() {
             let said = match says_why_last {
                 true => reason_in(&stderr),
-                false => quote_first(stderr.lines(), QUOTED_LINES),
+                false => quote_tool(stderr.lines(), QUOTED_LINES),
             };
             let memory = memory(kills, status);
             bail!("{name}: {}{memory}", if said.is_empty() { describe(status) } else { said });
@@ -364,30 +364,27 @@ mod tests {
     }
 
     #[test]
-    fn what_a_program_wrote_is_whole_however_much_and_whatever_it_leaves_behind() {
+    fn what_a_program_wrote_is_whole_however_much_and_whatever_it_leaves_behind() -> Result<()> {
         let patience = || Deadline::after(Duration::from_secs(60));
-        let much =
-            shell("head -c 5000000 /dev/zero; head -c 3000000 /dev/zero >&2; exit 3").finish(patience()).unwrap();
+        let much = shell("head -c 5000000 /dev/zero; head -c 3000000 /dev/zero >&2; exit 3").finish(patience())?;
         assert_eq!((much.stdout.len(), much.stderr.len(), much.status.code()), (5_000_000, 3_000_000, Some(3)));
         // The most that a pipe holds, written by who has ended before anybody reads.
-        let at_once = shell("head -c 65536 /dev/zero").finish(patience()).unwrap();
-        assert_eq!(at_once.stdout.len(), 65536);
-        let behind = shell("setsid sleep 30 & echo all of it").finish(patience()).unwrap();
-        assert_eq!(behind.stdout, "all of it\n");
-        // It died with its leash, and its children with it.
+        assert_eq!(shell("head -c 65536 /dev/zero").finish(patience())?.stdout.len(), 65536);
+        assert_eq!(shell("setsid sleep 5 & echo all of it").finish(patience())?.stdout, "all of it\n");
         let endless = shell("yes").finish(Deadline::after(Duration::from_millis(200)));
-        assert_eq!(exit_of(&endless.map(|ended| ended.status).unwrap_err()), Exit::TimedOut);
+        assert_eq!(endless.err().map(|error| exit_of(&error)), Some(Exit::TimedOut));
+        Ok(())
     }
 
     #[test]
-    fn lines_are_handed_on_as_they_are_whole() {
+    fn lines_are_handed_on_as_they_are_whole() -> Result<()> {
         let lines = RefCell::new(Vec::new());
         let long = "x".repeat(LONGEST_SHOWN + 1);
         let script = format!("echo one; echo; printf 'tw'; sleep 0.1; echo o >&2; echo {long}; printf end");
         let show = |line: &str| lines.borrow_mut().push(line.to_owned());
-        let status = shell(&script).relayed(show, Deadline::after(Duration::from_secs(60))).unwrap();
-        assert!(status.success());
-        assert_eq!(lines.into_inner(), ["one", "", "two", &long[1..], "x", "end"]);
+        assert!(shell(&script).relayed(show, Deadline::after(Duration::from_secs(60)))?.success());
+        assert_eq!(lines.into_inner(), ["one", "", "two", &"x".repeat(LONGEST_SHOWN), "x", "end"]);
+        Ok(())
     }
 
     #[test]

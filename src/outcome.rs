@@ -163,10 +163,19 @@ pub fn quote<'a>(lines: impl IntoIterator<Item = &'a str>, count: usize) -> Stri
     all.join(" | ")
 }
 
-/// The same of the first `count` lines: a tool that fails says what is wrong first, and then what follows from it. Each is cut to
-/// 500 characters: behind long paths stands the line where it is.
+/// The same of the first `count` lines.
 pub fn quote_first<'a>(lines: impl IntoIterator<Item = &'a str>, count: usize) -> String {
-    let mut all = readable(lines, LONG);
+    first(lines, count, SHORT)
+}
+
+/// The same of what a tool says that fails: what is wrong first, and then what follows from it. Each line is cut to 500 characters:
+/// behind long paths stands the line where it is.
+pub fn quote_tool<'a>(lines: impl IntoIterator<Item = &'a str>, count: usize) -> String {
+    first(lines, count, LONG)
+}
+
+fn first<'a>(lines: impl IntoIterator<Item = &'a str>, count: usize, most: usize) -> String {
+    let mut all = readable(lines, most);
     all.truncate(count);
     all.join(" | ")
 }

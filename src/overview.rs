@@ -35,6 +35,9 @@ pub struct Overview {
     /// What nginx has not heard of that is configured.
     #[serde(skip)]
     nginx_lacks: Option<String>,
+    /// Whether the other instance answers in the place of the enabled one.
+    #[serde(skip)]
+    is_away: bool,
     /// What is being changed now, or was when a tool was killed.
     change: Option<Change>,
     /// The last push that waits for its deploy, or whose deploy is under way; None: none does.
@@ -160,6 +163,7 @@ impl Overview {
             nginx_error: said.as_ref().err().map(|error| format!("{error:#}")),
             nginx_lacks: said.as_ref().ok().and_then(|answer| answer.lacks(app)),
             nginx: said.ok().map(|answer| answer.instance),
+            is_away: enabled.is_some_and(|enabled| nginx::is_away(app, enabled)),
             change: app.activity()?.map(Change::of),
             queued: push::queued(app)?.map(|push| Queued { seconds: push.seconds(), what: push.what }),
             instances: [first, second]
@@ -204,6 +208,11 @@ impl Overview {
         } else if self.enabled.is_some() && self.nginx != self.enabled {
             let (link, said) = (or_dash(self.enabled.as_ref()), or_dash(self.nginx.as_ref()));
             remarks.push(format!("{link} is enabled, but nginx uses {said}; connect-to-nginx {link} finds out why"));
+        }
+        if let Some(enabled) = self.enabled.as_ref().filter(|_| self.is_away) {
+            let until =
+                format!("until {enabled} is healthy after its next start; connect-to-nginx {enabled} ends it at once");
+            remarks.push(format!("{enabled} was about to stop, so the other instance answers in its place, {until}"));
         }
         remarks.extend(self.nginx_lacks.clone());
         let outdated = self.instances.iter().filter(|view| view.supervise_replaced == Some(true));

@@ -125,7 +125,11 @@ fn an_instance_that_is_ended_after_it_and_started_again_loses_nothing() {
 fn one_that_is_killed_behind_its_mark_costs_nothing_and_the_next_start_ends_it() {
     let site = site();
     let load = site.load();
+    let remark = "\nB was about to stop, so the other instance answers in its place, until B is healthy after its next start; \
+                  connect-to-nginx B ends it at once\n";
+    assert!(!site.run("status", &[]).stdout.contains(remark));
     killed_behind_its_mark(&site, "B");
+    assert!(site.run("status", &[]).stdout.contains(remark));
     serves(&site, "v1");
     end(&site, "B");
     serves(&site, "v1");

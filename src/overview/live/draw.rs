@@ -245,6 +245,7 @@ mod tests {
         Sample {
             connections: instances.iter().map(|_| Some(1)).collect(),
             overview: Overview {
+                is_away: false,
                 app: "shop".to_owned(),
                 enabled: Some("A".to_owned()),
                 nginx: Some("A".to_owned()),
