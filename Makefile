@@ -41,6 +41,9 @@ PM2_VERSION ?= 7.0.4
 # are others: who has these does not want to build both.
 BUILD ?= --bins
 
+# Who makes the Debian package answers for it.
+maintainer ?= $(shell git config user.name || echo cutover) <$(shell git config user.email || echo cutover@localhost)>
+
 host  = $(shell rustc --print host-tuple)
 built = target/$(host)/release
 version = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
@@ -166,11 +169,19 @@ dist: all ## Make a tar and a Debian package of built tools, for servers that ca
 	$(MAKE) install DESTDIR=$(dist)/deb prefix=/usr zshdir=/usr/share/zsh/vendor-completions
 	install -d $(dist)/deb/etc/bash_completion.d
 	ln -s /usr/lib/cutover/cutover.bash $(dist)/deb/etc/bash_completion.d/cutover
-	gzip -9n $(dist)/deb/usr/share/man/man?/*
+	mv $(dist)/deb/usr/share/doc/cutover/LICENSE $(dist)/deb/usr/share/doc/cutover/copyright
+	printf '%s\n' 'cutover ($(version)) unstable; urgency=medium' '' '  * Version $(version).' '' ' -- $(maintainer)  $(shell date --utc --rfc-email --date=@$(time))' \
+	    >$(dist)/deb/usr/share/doc/cutover/changelog
+	gzip -9n $(dist)/deb/usr/share/man/man?/* $(dist)/deb/usr/share/doc/cutover/changelog
+	install -d $(dist)/deb/usr/share/lintian/overrides
+	printf '%s\n' '# Linked statically, libraries and all, to run on any Linux.' 'cutover: statically-linked-binary' 'cutover: embedded-library' \
+	    '# Completes names that other programs have, too, so it must be there before the first of them is called.' \
+	    'cutover: package-installs-into-obsolete-dir' >$(dist)/deb/usr/share/lintian/overrides/cutover
 	install -d $(dist)/deb/DEBIAN
 	printf '%s\n' 'Package: cutover' 'Version: $(version)' 'Architecture: $(shell dpkg --print-architecture)' 'Section: admin' 'Priority: optional' \
-	    'Maintainer: cutover <cutover@localhost>' 'Recommends: nginx, git, sudo' 'Description: blue-green deploys behind nginx, without losing a request' \
+	    'Maintainer: $(maintainer)' 'Recommends: nginx, git, sudo' 'Description: blue-green deploys behind nginx, without losing a request' \
 	    ' Tiny programs that deploy one web app on one host. /usr/lib/cutover/install' ' sets an app up; each app has tools of its own, which this package leaves alone.' >$(dist)/deb/DEBIAN/control
+	cd $(dist)/deb && find usr -type f -print0 | LC_ALL=C sort -z | xargs -0 md5sum >DEBIAN/md5sums
 	SOURCE_DATE_EPOCH=$(time) dpkg-deb --root-owner-group -Zxz --build $(dist)/deb $(dist)
 	rm -r $(dist)/deb
 	cd $(dist) && sha256sum cutover* >SHA256SUMS

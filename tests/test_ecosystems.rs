@@ -83,7 +83,7 @@ fn packages_with_the_lock_files_of_other_years() {
             modern,
             "PATH=/home/js/berry/node_modules/.bin:$PATH yarn install",
         ),
-        (&[], PATH, "bun install --save-text-lockfile=false; test -e bun.lockb"),
+        (&[("bunfig.toml", "[install]\nsaveTextLockfile = false\n")], PATH, "bun install; test -e bun.lockb"),
         (&[], PATH, "npm shrinkwrap; npm install"),
     ] {
         let built = [IGNORED, COMPILER[0], COMPILER[1], ("main.js", &main), ("package.json", BUILT)];

@@ -17,6 +17,10 @@ pub fn closed(debian: Debian) {
     machine.run(&format!("chmod 0700 /home/{USER}")).ok();
     fs::copy(made(".deb"), machine.root().join("home/admin/cutover.deb")).unwrap();
     machine.run("dpkg --install /home/admin/cutover.deb").ok();
+    let whole = "cd / && md5sum --check --quiet --strict var/lib/dpkg/info/cutover.md5sums && cd usr/share/doc/cutover && \
+                 test -s copyright && zcat changelog.gz";
+    let changes = machine.run(whole).ok();
+    assert!(changes.starts_with("cutover (") && changes.contains("\n -- "), "{changes}");
     machine.run_as("admin", "man --where cutover cutover-config cutover-deploy").ok();
     let installed = machine
         .run_as("admin", &format!("sudo /usr/lib/cutover/install --config cafeteria.toml --user {USER} --deploy"));
