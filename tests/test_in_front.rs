@@ -233,4 +233,12 @@ fn whatever_closes_the_site_lets_webhooks_in() {
         assert_eq!(site.get("/.cutover/instance/shop").0, 200, "{lines}");
         eventually("the deploy is over", || site.has_worked_off());
     }
+    // What answers for all locations does for this one, too.
+    let site = site("", SECTION);
+    edit(&site, |text| {
+        text.replace("    location / {\n", "    return 301 https://shop.example.org$request_uri;\n    location / {\n")
+    });
+    site.install(&[]);
+    eventually("the site redirects", || site.get("/").0 == 301);
+    assert_eq!(site.tell_of_push(site.git(&["rev-parse", "HEAD"]).trim(), "1"), 301);
 }
