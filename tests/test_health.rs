@@ -1,5 +1,7 @@
 //! The health check asks as nginx asks for a client of the site.
 
+use cutover::app::config::Config;
+
 use crate::bare_home::BareHome;
 use crate::site::{Sample, Site};
 
@@ -38,6 +40,25 @@ fn it_names_the_site_as_its_host() {
     }
     let site = healthy_by("host: nobody", "", "");
     site.run("deploy", &[]).fails(124, &["but the body does not match"]);
+}
+
+#[test]
+fn it_comes_by_https_where_clients_do() {
+    for (nginx, expected) in [
+        ("listen = [\"80\"]", "http"),
+        ("listen = [\"80\", \"443 ssl\"]", "https"),
+        ("listen = [\"[::]:443 ssl http2\"]", "https"),
+        ("listen = []\ncheck = \"http://shop.example.org/\"", "http"),
+        ("listen = []\ncheck = \"https://shop.example.org/\"", "https"),
+        (
+            "listen = []\ncheck = \"https://shop.example.org/\"\n[health]\nheaders = { x-forwarded-proto = \"http\" }",
+            "http",
+        ),
+    ] {
+        let config =
+            Config::parse(&format!("app = \"shop\"\n[run]\ncommand = \"exec ./app\"\n[nginx]\n{nginx}\n")).unwrap();
+        assert_eq!(config.expectation().fields["x-forwarded-proto"], expected, "{nginx}");
+    }
 }
 
 #[test]

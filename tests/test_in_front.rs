@@ -156,6 +156,42 @@ fn fields_that_would_be_sent_twice_and_a_block_without_its_include_are_told() {
 }
 
 #[test]
+fn a_block_lacks_its_include_whichever_way_it_includes_the_rest() {
+    let site = site("", "");
+    let (listen, files) = (site.ports.listen, "conf.d/shop.d");
+    let server =
+        |name: &str, lines: &str| format!("server {{ listen 127.0.0.1:{listen}; server_name {name}; {lines} }}\n");
+    let location = format!("location / {{ include {files}/proxy.conf; }}");
+    let nginx = site.home.join("nginx");
+    fs::write(nginx.join("common"), format!("include {files}/instance.conf;\n")).unwrap();
+    fs::write(nginx.join("passed"), format!("{location}\n")).unwrap();
+    for (servers, is_told) in [
+        (server("one", &format!("include {files}/instance.conf; {location}")), false),
+        (server("one", &format!("include {files}/choice.conf; {location}")), false),
+        (server("one", &format!("include common; {location}")), false),
+        (server("one", "include common; include passed;"), false),
+        (server("one", "include passed;"), true),
+        (server("one", &format!("include common; {location}")) + &server("two", &location), true),
+        (
+            server(
+                "one",
+                &format!("location /api/ {{ location /api/v1/ {{ include {files}/proxy.conf; }} return 404; }}"),
+            ),
+            true,
+        ),
+        (server("one", "location / { return 404; }"), false),
+    ] {
+        fs::write(nginx.join("conf.d/other.conf"), &servers).unwrap();
+        let said = site.install(&[]).stderr;
+        assert_eq!(
+            said.contains("other.conf includes ") && said.contains("clients get 502 there"),
+            is_told,
+            "{servers}: {said}"
+        );
+    }
+}
+
+#[test]
 fn a_password_and_a_deny_of_the_site_s_keep_neither_webhooks_out_nor_the_question_who_answers() {
     let site = site("", SECTION);
     fs::write(site.home.join("nginx/passwords"), "ann:{PLAIN}secret\n").unwrap();
