@@ -310,7 +310,7 @@ fn cut_over(
 /// Whether a tool has cut over to this instance that was killed since, and what stands by is well: that is the way back when this one
 /// is not, and no place for the same once more.
 fn can_go_back(app: &App, turn: &Turn, enabled: &Instance) -> bool {
-    turn.resumes_watch_of(enabled) && runner::healthy(app, app.other(enabled), runner::CHECK).is_ok()
+    turn.resumes_watch_of(enabled) && runner::still_healthy(app, app.other(enabled)).is_ok()
 }
 
 /// Watches an instance to which a tool has cut over that was killed since: whatever it was killed in, its watch was not over.

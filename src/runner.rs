@@ -21,7 +21,7 @@ pub use before::{Before, settle};
 pub use hand_over::hand_over;
 pub use log::Tail;
 pub use supervise::{MemberNote, Note, supervise};
-pub use watch::{Program, State, Unreached, any_answer, healthy, reaches_clients, state, up, watch};
+pub use watch::{Program, State, Unreached, any_answer, healthy, reaches_clients, state, still_healthy, up, watch};
 
 use std::io::Read;
 use std::process::Child;

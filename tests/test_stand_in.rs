@@ -6,15 +6,18 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::site::{BRISK, Sample, Site, eventually};
+use crate::site::{BRISK, Sample, Site, eventually, none_lost};
 
 /// The health check of v1 looks at a database, as many do; those of other versions do not. `down` in the home is a
-/// database that is down.
+/// database that is down, and `late` one that keeps the next answer waiting for longer than a check does.
 const APP: &str = r#"
-import http.server, os
+import http.server, os, time
 VERSION = open("VERSION").read()
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
+        if self.path == "/health" and VERSION == "v1\n" and os.path.exists("../../late"):
+            os.remove("../../late")
+            time.sleep(6)
         is_ill = self.path == "/health" and VERSION == "v1\n" and os.path.exists("../../down")
         self.send_response(503 if is_ill else 200)
         self.end_headers()
@@ -72,6 +75,20 @@ fn record(site: &Site, count: usize) -> Vec<[String; 4]> {
 
 fn line(what: &str, outcome: &str, from: &str, to: &str) -> [String; 4] {
     [what, outcome, from, to].map(str::to_owned)
+}
+
+#[test]
+fn a_standby_whose_answer_comes_late_once_stands_in_all_the_same() {
+    let site = site();
+    kill(&site, "B");
+    let load = site.load();
+    fs::write(site.home.join("late"), "").unwrap();
+    site.commit("v3", "");
+    let deployed = site.run("deploy", &[]);
+    assert!(!site.home.join("late").exists() && deployed.code == 0, "{deployed:?}");
+    assert!(deployed.stderr.contains("its standby A takes its place"), "{deployed:?}");
+    serves(&site, "B", "v3");
+    none_lost(&load.stop());
 }
 
 #[test]

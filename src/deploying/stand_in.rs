@@ -53,7 +53,7 @@ impl<'a> StandIn<'a> {
         }
         let returned = match before {
             Some(before) if is_unproven => Err(format!("{before} has not stood the test of its traffic")),
-            Some(before) => runner::healthy(app, before, runner::CHECK)
+            Some(before) => runner::still_healthy(app, before)
                 .map_err(|seen| format!("{before} is not healthy: {seen}"))
                 .and_then(|()| {
                     let patience = Deadline::after(app.config.deploy.timeout);
@@ -94,7 +94,7 @@ fn needed(app: &App) -> Result<Option<Needed<'_>>> {
     };
     let standby = app.other(enabled);
     let is_up = || runner::up(app, enabled, runner::CHECK);
-    if is_up().is_ok() || runner::healthy(app, standby, runner::CHECK).is_err() {
+    if is_up().is_ok() || runner::still_healthy(app, standby).is_err() {
         return Ok(None);
     }
     // One answer that comes late says little of an instance that serves.

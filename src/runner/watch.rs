@@ -179,6 +179,11 @@ pub fn healthy(app: &App, instance: &Instance, patience: Duration) -> Result<(),
     if app.runner() == Runner::Compose { compose::health(app, instance) } else { Ok(()) }
 }
 
+/// The same, asked once more when that fails: one answer that comes late says little of an instance that everything depends on.
+pub fn still_healthy(app: &App, instance: &Instance) -> Result<(), String> {
+    healthy(app, instance, CHECK).or_else(|_| healthy(app, instance, CHECK))
+}
+
 /// Whether an instance is up, so far as anybody can tell: one of its ports answers, and Docker does not call it unhealthy. To
 /// be not up is a reason to take the traffic from it. Err: what was wrong, in words.
 pub fn up(app: &App, instance: &Instance, patience: Duration) -> Result<(), String> {
@@ -384,5 +389,5 @@ fn stays_well(app: &App, instance: &Instance, before: &Life, deadline: Deadline)
         }
     }
     // One answer that comes late is no reason to take the traffic from it.
-    healthy(app, instance, CHECK).or_else(|_| healthy(app, instance, CHECK)).map_err(unhealthy)
+    still_healthy(app, instance).map_err(unhealthy)
 }
