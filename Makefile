@@ -41,8 +41,9 @@ PM2_VERSION ?= 7.0.4
 # are others: who has these does not want to build both.
 BUILD ?= --bins
 
-# Who makes the Debian package answers for it.
-maintainer ?= $(shell git config user.name || echo cutover) <$(shell git config user.email || echo cutover@localhost)>
+# Who answers for the Debian package.
+maintainer ?= cutover <cutover@localhost>
+export maintainer
 
 host  = $(shell rustc --print host-tuple)
 built = target/$(host)/release
@@ -170,7 +171,7 @@ dist: all ## Make a tar and a Debian package of built tools, for servers that ca
 	install -d $(dist)/deb/etc/bash_completion.d
 	ln -s /usr/lib/cutover/cutover.bash $(dist)/deb/etc/bash_completion.d/cutover
 	mv $(dist)/deb/usr/share/doc/cutover/LICENSE $(dist)/deb/usr/share/doc/cutover/copyright
-	printf '%s\n' 'cutover ($(version)) unstable; urgency=medium' '' '  * Version $(version).' '' ' -- $(maintainer)  $(shell date --utc --rfc-email --date=@$(time))' \
+	printf '%s\n' 'cutover ($(version)) unstable; urgency=medium' '' '  * Version $(version).' '' " -- $$maintainer  $(shell date --utc --rfc-email --date=@$(time))" \
 	    >$(dist)/deb/usr/share/doc/cutover/changelog
 	gzip -9n $(dist)/deb/usr/share/man/man?/* $(dist)/deb/usr/share/doc/cutover/changelog
 	install -d $(dist)/deb/usr/share/lintian/overrides
@@ -179,7 +180,7 @@ dist: all ## Make a tar and a Debian package of built tools, for servers that ca
 	    'cutover: package-installs-into-obsolete-dir' >$(dist)/deb/usr/share/lintian/overrides/cutover
 	install -d $(dist)/deb/DEBIAN
 	printf '%s\n' 'Package: cutover' 'Version: $(version)' 'Architecture: $(shell dpkg --print-architecture)' 'Section: admin' 'Priority: optional' \
-	    'Maintainer: $(maintainer)' 'Recommends: nginx, git, sudo' 'Description: blue-green deploys behind nginx, without losing a request' \
+	    "Maintainer: $$maintainer" 'Recommends: nginx, git, sudo' 'Description: blue-green deploys behind nginx, without losing a request' \
 	    ' Tiny programs that deploy one web app on one host. /usr/lib/cutover/install' ' sets an app up; each app has tools of its own, which this package leaves alone.' >$(dist)/deb/DEBIAN/control
 	cd $(dist)/deb && find usr -type f -print0 | LC_ALL=C sort -z | xargs -0 md5sum >DEBIAN/md5sums
 	SOURCE_DATE_EPOCH=$(time) dpkg-deb --root-owner-group -Zxz --build $(dist)/deb $(dist)

@@ -27,6 +27,8 @@ const QUOTED_LINES: usize = 3;
 const MOST_KEPT: usize = 64 * 1024 * 1024;
 /// How much of a line of a program's is shown in one piece, in bytes.
 const LONGEST_SHOWN: usize = 4096;
+/// How long the end of a program's output may take after its own.
+const AFTERWARDS: Duration = Duration::from_secs(1);
 /// How much a pipe can hold, in bytes (pipe(7): more takes a privilege).
 const LARGEST_PIPE: usize = 1024 * 1024;
 
@@ -224,7 +226,8 @@ impl Run {
         if status.success() { Ok(()) } else { bail!("{name}: {}, as it says above", describe(status)) }
     }
 
-    /// Runs it, and hands each line that it writes to `show`, as soon as it is whole. Returns how it ended.
+    /// Runs it, and hands each line that it writes to `show`, as soon as it is whole. Returns how it ended. For as long as `show`
+    /// takes, the deadline is not looked at.
     pub fn relayed(mut self, show: impl Fn(&str), deadline: Deadline) -> Result<ExitStatus> {
         let (said, end) = io::pipe().context("cannot make a pipe")?;
         self.command.stdout(end.try_clone().context("cannot make a pipe")?).stderr(end);
@@ -239,13 +242,21 @@ impl Run {
             said.read();
             said.take_lines().iter().for_each(|line| show(line));
         };
-        let status = wait(&mut child, &name, deadline, &mut relay)?;
-        read_to_end([&mut said]);
-        if said.text.last().is_some_and(|last| *last != b'\n') {
-            said.text.push(b'\n');
+        let status = wait(&mut child, &name, deadline, &mut relay);
+        // What a program has asked that hangs is in a line without an end.
+        let patience = Deadline::after(AFTERWARDS);
+        loop {
+            said.read();
+            said.take_lines().iter().for_each(|line| show(line));
+            if said.pipe.is_none() || status.is_err() || !patience.sleep(Duration::from_micros(200)) {
+                break;
+            }
         }
-        said.take_lines().iter().for_each(|line| show(line));
-        Ok(status)
+        if !said.text.is_empty() {
+            said.text.push(b'\n');
+            said.take_lines().iter().for_each(|line| show(line));
+        }
+        status
     }
 }
 
@@ -331,7 +342,7 @@ impl Drain {
 /// Reads the rest, once the program has ended: what it wrote itself is in the pipes by then. What it left behind may write on,
 /// and hold them open for ever, so the wait for the end of the streams is short.
 fn read_to_end<const N: usize>(mut drains: [&mut Drain; N]) {
-    let patience = Deadline::after(Duration::from_secs(1));
+    let patience = Deadline::after(AFTERWARDS);
     loop {
         drains.iter_mut().for_each(|drain| drain.read());
         if drains.iter().all(|drain| drain.pipe.is_none()) || !patience.sleep(Duration::from_micros(200)) {
@@ -383,7 +394,10 @@ mod tests {
         let script = format!("echo one; echo; printf 'tw'; sleep 0.1; echo o >&2; echo {long}; printf end");
         let show = |line: &str| lines.borrow_mut().push(line.to_owned());
         assert!(shell(&script).relayed(show, Deadline::after(Duration::from_secs(60)))?.success());
-        assert_eq!(lines.into_inner(), ["one", "", "two", &"x".repeat(LONGEST_SHOWN), "x", "end"]);
+        assert_eq!(lines.take(), ["one", "", "two", &"x".repeat(LONGEST_SHOWN), "x", "end"]);
+        let asks =
+            shell("echo one; printf Password:; sleep 60").relayed(show, Deadline::after(Duration::from_millis(500)));
+        assert_eq!((asks.is_err(), lines.take()), (true, vec!["one".to_owned(), "Password:".to_owned()]));
         Ok(())
     }
 

@@ -162,8 +162,9 @@ impl Overview {
             state_error,
             nginx_error: said.as_ref().err().map(|error| format!("{error:#}")),
             nginx_lacks: said.as_ref().ok().and_then(|answer| answer.lacks(app)),
+            is_away: said.as_ref().is_ok_and(|answer| answer.knows_of_absence())
+                && enabled.is_some_and(|enabled| nginx::is_away(app, enabled)),
             nginx: said.ok().map(|answer| answer.instance),
-            is_away: enabled.is_some_and(|enabled| nginx::is_away(app, enabled)),
             change: app.activity()?.map(Change::of),
             queued: push::queued(app)?.map(|push| Queued { seconds: push.seconds(), what: push.what }),
             instances: [first, second]

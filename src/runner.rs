@@ -378,10 +378,11 @@ pub fn stop(app: &App, instance: &Instance, deadline: Deadline) -> Result<bool> 
 }
 
 /// Has the other instance answer for itself again where this one does in its place though that is well, as after a hand-over
-/// that was killed: else requests would go on coming here.
+/// that was killed: else requests would go on coming here. One that is in the midst of its hand-over is well, too.
 fn give_back_before_end(app: &App, instance: &Instance) -> Result<()> {
     let other = app.other(instance);
-    match nginx::is_away(app, other) && up(app, other, CHECK).is_ok() {
+    let is_ending = || app.runner() == Runner::Systemd && systemd::has_job(app, other);
+    match nginx::is_away(app, other) && !is_ending() && up(app, other, CHECK).is_ok() {
         true => nginx::come_back(app, other),
         false => Ok(()),
     }

@@ -186,17 +186,22 @@ fn is_made_from(app: &App, release: &ReleaseId, wanted: &Origin) -> bool {
         }
 }
 
-/// What a release lacks although its commit names it, in words: the files of submodules.
-pub fn lacking(app: &App, origin: &Origin, release: &ReleaseId, deadline: Deadline) -> Vec<String> {
-    let Origin::Commit(commit) = origin else { return Vec::new() };
-    // A deploy does not fail for what is only told.
+/// What a release lacks although its commit names it, in words: the files of submodules. None: nothing, or nobody knows.
+pub fn lacking(app: &App, origin: &Origin, release: &ReleaseId, deadline: Deadline) -> Option<String> {
+    let Origin::Commit(commit) = origin else { return None };
+    // A deploy does not fail because of a remark.
     let submodules = git::submodules(app, commit, deadline).unwrap_or_default();
     let is_empty = |path: &String| {
         let directory = app.release(release).join(path);
         fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_none())
     };
-    let told = |path| format!("{path} is a git submodule, which is not fetched: have hooks/before-build do that");
-    submodules.into_iter().filter(is_empty).map(told).collect()
+    let mut empty = submodules.into_iter().filter(is_empty);
+    let first = empty.next()?;
+    let others = match empty.count() {
+        0 => "is a git submodule, which is not fetched".to_owned(),
+        count => format!("and {count} more are git submodules, which are not fetched"),
+    };
+    Some(format!("{first} {others}: have hooks/before-build do that"))
 }
 
 /// Gives an instance, which must not run, a release. The change survives a power cut.

@@ -186,6 +186,20 @@ fn what_nginx_does_not_take_of_an_edited_server_block_is_told_by_its_line() {
 }
 
 #[test]
+fn an_edit_that_nginx_takes_and_that_keeps_clients_out_is_named() {
+    let site = Site::new(Sample::Static, BRISK);
+    site.run("deploy", &[]).ok();
+    let path = site.home.join("nginx/conf.d/shop-server.conf");
+    let laid = fs::read_to_string(&path).unwrap();
+    fs::write(&path, laid.replace("server_name _;", "server_name _; return 503;")).unwrap();
+    let named = format!("install: nginx uses what {} was edited to: mend that: ", path.display());
+    site.install(&[]).fails(3, &[&named]);
+    fs::write(&path, laid).unwrap();
+    site.install(&[]).ok();
+    assert_eq!(site.get("/").1, "v1\n");
+}
+
+#[test]
 fn tools_are_upgraded_while_the_app_runs() {
     let site = Site::new(Sample::Static, BRISK);
     // A former version, as far as anybody can tell: the same program, and a byte more.

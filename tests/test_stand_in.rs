@@ -3,9 +3,11 @@
 
 use std::fs;
 use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::load::{Load, Plan};
 use crate::site::{BRISK, Sample, Site, eventually, none_lost};
 
 /// The health check of v1 looks at a database, as many do; those of other versions do not. `down` in the home is a
@@ -81,7 +83,7 @@ fn line(what: &str, outcome: &str, from: &str, to: &str) -> [String; 4] {
 fn a_standby_whose_answer_comes_late_once_stands_in_all_the_same() {
     let site = site();
     kill(&site, "B");
-    let load = site.load();
+    let load = Load::start(Plan { post_share: 0, pace: Some(Duration::from_millis(20)), ..Plan::on(site.address()) });
     fs::write(site.home.join("late"), "").unwrap();
     site.commit("v3", "");
     let deployed = site.run("deploy", &[]);

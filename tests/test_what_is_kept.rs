@@ -115,18 +115,6 @@ fn a_pointer_of_git_lfs_is_no_file_and_is_named() {
 }
 
 #[test]
-fn what_git_crypt_has_encrypted_is_named() {
-    let site = Site::new(Sample::Static, BRISK);
-    site.run("deploy", &[]).ok();
-    fs::write(site.source().join(".gitattributes"), "secrets/** filter=git-crypt diff=git-crypt\n").unwrap();
-    fs::create_dir(site.source().join("secrets")).unwrap();
-    fs::write(site.source().join("secrets/key.pem"), b"\0GITCRYPT\0\x12\x34").unwrap();
-    site.commit("v2", "");
-    site.run("deploy", &[]).fails(3, &["secrets/key.pem is encrypted by git-crypt: have hooks/before-build "]);
-    assert_eq!(site.get("/").1, "v1\n");
-}
-
-#[test]
 fn a_submodule_that_is_empty_is_told() {
     let site = Site::new(Sample::Static, BRISK);
     let told =
@@ -143,9 +131,8 @@ fn a_submodule_that_is_empty_is_told() {
     site.git(&["update-index", "--add", "--cacheinfo", &format!("160000,{},vendor/b \u{e4}", hash.trim())]);
     site.git(&["commit", "--quiet", "--message", "vendor"]);
     let ran = site.run("update-instance", &["--again"]);
-    for path in ["themes/plain", "vendor/b \u{e4}"] {
-        assert!(ran.code == 0 && ran.stderr.contains(&format!("update-instance: {}", told(path))), "{ran:?}");
-    }
+    let both = "update-instance: themes/plain and 1 more are git submodules, which are not fetched: have ";
+    assert!(ran.code == 0 && ran.stderr.contains(both), "{ran:?}");
     // Who fetches them is told nothing.
     let hook = site.home.join("hooks/before-build");
     fs::write(

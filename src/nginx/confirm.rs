@@ -40,6 +40,11 @@ impl Answer {
         self.marks.split(' ').any(|known| known == mark.to_string())
     }
 
+    /// Whether it has the other instance answer in the place of one that is away.
+    pub fn knows_of_absence(&self) -> bool {
+        self.knows(Mark::Away)
+    }
+
     /// What nginx has not heard of that is configured, in words; None: nothing. Until then it uses one process.
     pub fn lacks(&self, app: &App) -> Option<String> {
         let count = app.config.processes();

@@ -162,6 +162,7 @@ impl Nginx {
             Err(refusal) => {
                 put_back(undo)?;
                 remove_empty_includes(files);
+                let mut is_reached = Ok(());
                 // It may have taken it up already.
                 if self.is_running(app) {
                     let old = Workers::now();
@@ -169,10 +170,15 @@ impl Nginx {
                         old.await_others(Deadline::after(PATIENCE));
                         old.await_leave(Deadline::after(PATIENCE));
                     }
-                    let _ = still_reached(app, reached);
+                    is_reached = still_reached(app, reached);
                 }
-                let is_of_the_edit = laid.left_alone.is_some() && self.run(&["-t", "-q"]).is_err();
-                Err(refusal.context(if is_of_the_edit { REFUSES_PRESENT } else { REFUSES_NEW }))
+                Err(match laid.left_alone {
+                    Some(_) if self.run(&["-t", "-q"]).is_err() => refusal.context(REFUSES_PRESENT),
+                    Some(path) if is_reached.is_err() => {
+                        refusal.context(format!("nginx uses what {} was edited to: mend that", path.display()))
+                    }
+                    _ => refusal.context(REFUSES_NEW),
+                })
             }
         }
     }

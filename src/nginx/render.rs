@@ -77,10 +77,16 @@ const COUNTS: &str = "
         stub_status;
     }
 ";
-/// Backups that are asked before all others. nginx goes by shares: so large a one that the others get nothing for as long as
-/// one of these answers, and so small that all together are a number to nginx everywhere.
+/// Backups that are asked before all others, and those that are asked next. nginx goes by shares, and counts for as long as a worker
+/// lives, also those that do not answer: the shares are so far apart that no worker lives to see the order turn round, and all
+/// together are a number to it. An nginx of 32 bits takes no such numbers.
+#[cfg(target_pointer_width = "64")]
+const FIRST: &str = " backup weight=1000000000000000";
+#[cfg(target_pointer_width = "64")]
+const SECOND: &str = " backup weight=1000000";
+#[cfg(not(target_pointer_width = "64"))]
 const FIRST: &str = " backup weight=100000000";
-/// Backups that are asked next.
+#[cfg(not(target_pointer_width = "64"))]
 const SECOND: &str = " backup weight=1000";
 /// What counts the webhooks of an address.
 const PUSH_ZONE: &str = "

@@ -160,9 +160,10 @@ impl Steps<'_> {
     /// Tells that a package has a browser started, which takes more than a unit allows.
     fn note_browser(&mut self, directory: &Path) {
         let json = package(directory);
-        if let Some(name) = dependencies(&json).find(|name| OF_BROWSERS.contains(name)) {
+        let used = json.get("dependencies").and_then(Value::as_object);
+        if let Some(name) = used.and_then(|used| used.keys().find(|name| OF_BROWSERS.contains(&name.as_str()))) {
             let remedy = "under systemd its unit refuses that; \"A browser in an app\" in docs/apps.md has the lines that allow it";
-            self.notes.say(format!("{name} starts a browser: {remedy}"));
+            self.notes.say(format!("{name} may start a browser with a sandbox: {remedy}"));
         }
     }
 

@@ -148,13 +148,27 @@ pub fn try_orders(app: &App) -> Result<()> {
 
 /// Whether systemd is about to start an instance's unit, or to restart it. Where it cannot be asked, it is not.
 pub fn is_coming(app: &App, instance: &Instance) -> bool {
+    jobs(app, instance).iter().any(|kind| kind != "stop")
+}
+
+/// Whether systemd is about to change an instance's unit, be it that it ends it. Where it cannot be asked, it is not.
+pub fn has_job(app: &App, instance: &Instance) -> bool {
+    !jobs(app, instance).is_empty()
+}
+
+/// The kinds of what systemd has still to do with an instance's unit.
+fn jobs(app: &App, instance: &Instance) -> Vec<String> {
     let unit = app.instance_unit(instance);
     let words = ["list-jobs", "--no-legend", "--no-pager", "--plain", &unit];
     let asked = command::find("systemctl").and_then(|program| Run::new(&program, words).output(Deadline::after(TRIAL)));
     // JOB UNIT TYPE STATE
     let jobs = asked.map(|output| output.stdout).unwrap_or_default();
     let jobs = jobs.lines().map(|line| line.split_whitespace().collect::<Vec<&str>>());
-    jobs.into_iter().any(|job| matches!(job[..], [_, of, kind, ..] if of == unit && kind != "stop"))
+    let kind = |job: Vec<&str>| match job[..] {
+        [_, of, kind, ..] if of == unit => Some(kind.to_owned()),
+        _ => None,
+    };
+    jobs.filter_map(kind).collect()
 }
 
 /// Starts an instance's unit. The child is systemctl: it ends well when the instance is ready, and tells on stderr why not

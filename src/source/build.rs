@@ -1,11 +1,11 @@
 //! Making a release: files laid out, built, flushed, and only then a release.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::placeholders::{self, Placeholder};
+use super::placeholders;
 use super::recipe::Recipe;
 use super::room::{explained, with_room};
 use super::{Origin, REPOSITORY, git, image, is_made_from, snapshot, store};
@@ -45,11 +45,11 @@ fn make_once(app: &App, origin: &Origin, again: bool, about: &mut About, deadlin
         Origin::Image(_) => Ok(()),
         _ => hooks::run(app, hook, about, &directory, deadline).with_context(|| format!("cannot build {id}")),
     };
-    let built = |placeholders: &[Placeholder]| {
+    let built = |pointers: &[PathBuf]| {
         hook(Hook::BeforeBuild)
             .and_then(|()| build(app, &id, &directory, deadline))
             .and_then(|()| hook(Hook::AfterBuild))
-            .and_then(|()| placeholders::refuse(&directory, placeholders).with_context(|| format!("cannot build {id}")))
+            .and_then(|()| placeholders::refuse(&directory, pointers).with_context(|| format!("cannot build {id}")))
     };
     let made = lay_out(app, origin, &directory, deadline)
         .and_then(|()| built(&placeholders::all_in(&directory)))

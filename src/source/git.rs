@@ -149,7 +149,8 @@ fn fetch(app: &App, arguments: &[&str], deadline: Deadline) -> Result<()> {
         removal::tree(&mirror)?;
     }
     if !mirror.join("HEAD").exists() {
-        output(app, git(app, ["init", "--quiet", "--bare", "--template="])?, deadline)
+        // Which hashes it has, its owner may have configured.
+        output(app, on_mirror(app, ["init", "--quiet", "--bare", "--template="])?, deadline)
             .context("cannot make the mirror")?;
     }
     remove_stale_locks(&mirror)?;
