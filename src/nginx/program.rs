@@ -165,21 +165,31 @@ impl Nginx {
                 let mut is_reached = Ok(());
                 // It may have taken it up already.
                 if self.is_running(app) {
-                    let old = Workers::now();
-                    if self.run(&["-s", "reload"]).is_ok() {
-                        old.await_others(Deadline::after(PATIENCE));
-                        old.await_leave(Deadline::after(PATIENCE));
-                    }
+                    self.reload_for_good();
                     is_reached = still_reached(app, reached);
                 }
                 Err(match laid.left_alone {
                     Some(_) if self.run(&["-t", "-q"]).is_err() => refusal.context(REFUSES_PRESENT),
                     Some(path) if is_reached.is_err() => {
+                        // By these files nginx says that it has read the edit: else the next run would not undo it.
+                        for (path, text) in &files.ours {
+                            durable::write(path, text.as_bytes(), 0o644)?;
+                        }
+                        self.reload_for_good();
                         refusal.context(format!("nginx uses what {} was edited to: mend that", path.display()))
                     }
                     _ => refusal.context(REFUSES_NEW),
                 })
             }
+        }
+    }
+
+    /// Has a running nginx read its files once more, and waits until no worker goes by the former ones.
+    fn reload_for_good(&self) {
+        let old = Workers::now();
+        if self.run(&["-s", "reload"]).is_ok() {
+            old.await_others(Deadline::after(PATIENCE));
+            old.await_leave(Deadline::after(PATIENCE));
         }
     }
 
