@@ -77,9 +77,9 @@ const COUNTS: &str = "
         stub_status;
     }
 ";
-/// Backups that are asked before all others, and those that are asked next. nginx goes by shares, and counts for as long as a worker
-/// lives, also those that do not answer: the shares are so far apart that no worker lives to see the order turn round, and all
-/// together are a number to it. An nginx of 32 bits takes no such numbers.
+/// Backups that are asked before all others, and those that are asked next. nginx chooses by weighted shares, and counts as long as a
+/// worker lives, servers that refuse included. The weights are so far apart that no worker lives to see the order reverse, and their
+/// sum still fits nginx's integer; on 32 bits it would not.
 #[cfg(target_pointer_width = "64")]
 const FIRST: &str = " backup weight=1000000000000000";
 #[cfg(target_pointer_width = "64")]
