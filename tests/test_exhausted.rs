@@ -75,12 +75,15 @@ fn status_needs_no_threads() {
 }
 
 #[test]
-fn a_tool_that_cannot_read_what_a_program_writes_says_so() {
+fn a_tool_that_may_start_nothing_says_what() {
     let Some(site) = site(61246, "") else { return };
     let from = site.source();
-    // The tool, the leash and the program; one more would be the thread that reads.
-    let ran = Ran::of(&limited(&site, 3, "deploy", &["--from", from.to_str().unwrap()]).output().unwrap());
-    ran.fails(3, &["deploy: cannot lay out ", ": cannot read what cp writes: Resource temporarily unavailable"]);
-    let ran = Ran::of(&limited(&site, 1, "deploy", &["--from", from.to_str().unwrap()]).output().unwrap());
-    ran.fails(3, &["deploy: cannot lay out ", ": cannot run cp: Resource temporarily unavailable"]);
+    let deploy =
+        |count| Ran::of(&limited(&site, count, "deploy", &["--from", from.to_str().unwrap()]).output().unwrap());
+    let lacking = "Resource temporarily unavailable";
+    deploy(1).fails(3, &["deploy: cannot lay out ", &format!(": cannot run cp: {lacking}")]);
+    // The tool and the leash, but no program.
+    deploy(2).fails(3, &["deploy: cannot lay out ", &format!(": cannot run cp: {lacking}")]);
+    // With one more cp runs. The instance needs as many: the tool, its supervise and its leash leave none for the app.
+    deploy(3).fails(3, &["deploy: cannot start ", ": its supervise ended: cannot run ", lacking]);
 }
