@@ -47,6 +47,34 @@ fn kill(pid: i32) {
     Process::with_pid(Pid::from_raw(pid)).unwrap().signal(Signal::SIGKILL).unwrap();
 }
 
+/// What was served before is the only thing known to be good: it is not started anew with what has just failed.
+#[test]
+fn a_reload_that_was_killed_on_its_way_back_leaves_the_instance_alone_that_it_was_to_go_back_to() {
+    let site = Site::new(Sample::Static, WATCHED);
+    soak(&site, "50ms");
+    site.run("deploy", &[]).ok();
+    site.write_env("NEW=1\n");
+    soak(&site, "60s");
+    let (good, mut strace) = (site.pid("A"), site.command(Path::new("strace")));
+    strace.args(["-qq", "-o"]).arg(site.directory.path().join("trace"));
+    strace.args(["-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_enter=2000000"]);
+    let mut reload = strace.arg(site.home.join("bin/reload")).stderr(Stdio::null()).spawn().unwrap();
+    let is_doing = |what: &str| site.status()["change"]["doing"] == what;
+    eventually("it has noted that it goes back", || {
+        if is_doing("watching B") {
+            site.shell("kill -9 $(pid B)");
+        }
+        is_doing("taking the traffic from B")
+    });
+    kill(site.status()["change"]["pid"].as_i64().unwrap().try_into().unwrap());
+    reload.wait().unwrap();
+    assert_eq!(site.run("enabled-instance", &[]).ok(), "B\n");
+    eventually("B is well again", || site.status()["instances"][1]["healthy"] == true);
+    soak(&site, "50ms");
+    site.run("reload", &[]).is(0, "", "reload: already switched: B runs as configured\n");
+    assert_eq!(site.pid("A"), good);
+}
+
 /// Deploys a release that dies in its watch after the disk has gone bad.
 fn on_a_bad_disk(trouble: Trouble, more: &str, check: impl FnOnce(&Site, Ran)) {
     let Some(disk) = Disk::mounted() else {

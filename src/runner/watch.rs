@@ -291,7 +291,8 @@ pub fn watch<'a>(
         reaches_clients(app, new).map_err(|unreached| anyhow!("{unreached}"))
     };
     let Err(error) = watched() else { return Ok(()) };
-    turn.doing(format_args!("taking the traffic from {new}"), None);
+    // As long as it has the traffic, its watch is not over.
+    turn.doing(format_args!("taking the traffic from {new}"), Some(new));
     let returned = return_to().and_then(|old| {
         workers::follow(app, patience())?;
         old.map_or(Ok(()), |old| serves_again(app, old, patience())).map(|()| old)
