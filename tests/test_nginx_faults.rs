@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
+use crate::server::Server;
 use crate::site::{BRISK, Ran, Sample, Site, eventually};
 
 /// Version `v1` serves, and a deploy of `v2` builds until the file `go` is there.
@@ -58,6 +59,20 @@ fn an_nginx_that_is_restarted_during_a_deploy_does_not_matter() {
     assert_eq!(nginx(&site, &[]).code, 0);
     assert_eq!(go_on(&site, deploy).code, 0);
     assert_eq!(site.get("/"), (200, "v2\n".to_owned()));
+}
+
+/// As after `systemctl restart nginx && install`, on a machine that is slow.
+#[test]
+fn an_nginx_that_is_only_just_starting_takes_up_what_is_installed() {
+    let Some(server) = Server::boot() else { return };
+    // Its master has written down its pid then, and does not wait for signals yet.
+    let slowly = "kill $(cat /run/nginx.pid); while [ -e /run/nginx.pid ]; do sleep 0.05; done; \
+        strace -f -qq -o /run/trace -e trace=?dup2,?dup3 -e inject=?dup2,?dup3:delay_exit=1200000 nginx >/dev/null 2>&1 & \
+        until [ -s /run/nginx.pid ]; do sleep 0.01; done";
+    server.run(slowly).ok();
+    server.install("").ok();
+    server.run("runuser -u potados -- /home/potados/.cafeteria/bin/deploy").ok();
+    assert_eq!(server.served(), "v1\n");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::render::{
     Build, Files, KEEPS_FOR_A_TIME_SINCE, Refuses, Version, choice_file, instance_file, is_as_laid, proxy_file,
 };
 use super::site::Site;
-use super::workers::{PROGRAM, Workers};
+use super::workers::{self, PROGRAM, Workers};
 use super::{HANDOVER, POLL};
 use crate::app::App;
 use crate::bounded::{self, Links};
@@ -25,6 +25,8 @@ use crate::process::{self, Pid};
 
 /// How long nginx may take to test its configuration, or to act on a signal.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long an nginx may take from its start until it heeds signals. One that never does, for it has no master, is told all the same.
+const STARTING: Duration = Duration::from_secs(5);
 /// What to do when nginx does not take what an older or a newer cutover, or one for another nginx, has laid for another app.
 const OF_ANOTHER_APP: &str = "nginx refuses the files of another app of cutover's: run install for that app, too";
 
@@ -184,10 +186,16 @@ impl Nginx {
         }
     }
 
-    /// Has a running nginx read its files once more, and waits until no worker goes by the former ones.
+    /// Has a running nginx read its files once more, also one that is only just starting.
+    fn reload(&self) -> Result<()> {
+        workers::await_started(Deadline::after(STARTING));
+        self.run(&["-s", "reload"]).map(drop)
+    }
+
+    /// The same, and waits until no worker goes by the former ones.
     fn reload_for_good(&self) {
         let old = Workers::now();
-        if self.run(&["-s", "reload"]).is_ok() {
+        if self.reload().is_ok() {
             old.await_others(Deadline::after(PATIENCE));
             old.await_leave(Deadline::after(PATIENCE));
         }
@@ -215,7 +223,7 @@ impl Nginx {
             if laid.changed.is_empty() && self.uses(app, files) {
                 return Ok(());
             }
-            self.run(&["-s", "reload"])?;
+            self.reload()?;
         } else if self.prefix.is_some() {
             self.run(&[])?;
         } else {
@@ -253,7 +261,7 @@ impl Nginx {
                 return Err(refusal.context(format!("cannot remove nginx's files: {remedy}")));
             }
             if self.is_running(app) {
-                self.run(&["-s", "reload"])?;
+                self.reload()?;
             }
         }
         remove_empty_includes(files);

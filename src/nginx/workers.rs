@@ -11,6 +11,19 @@ pub const PROGRAM: &str = "nginx";
 const WORKER: &[u8] = b"nginx: worker process";
 const LEAVING: &[u8] = b"nginx: worker process is shutting down";
 
+/// How the titles of its processes begin. A master that is only just starting has none yet (ngx_process_cycle.c): a signal that
+/// it gets before is noted, and forgotten until the next one comes.
+const TITLED: &[u8] = b"nginx: ";
+
+/// Waits until no nginx of the machine is one that loses signals.
+pub fn await_started(patience: Deadline) {
+    let is_starting = |nginx: &Process| {
+        let title = process::title(nginx.pid);
+        !title.is_empty() && !title.starts_with(TITLED)
+    };
+    while process::of_program(PROGRAM).iter().any(is_starting) && patience.sleep(POLL) {}
+}
+
 /// The workers that took requests at one moment, of all nginxes of the machine.
 pub struct Workers(Vec<Process>);
 
