@@ -34,6 +34,8 @@ chown -R 15000:15000 /home/potados /home/source
 git() { runuser -u potados -- git -C /home/source -c user.name=p -c user.email=p@example.org "$@"; }
 git init --quiet --initial-branch=main && git add --all && git commit --quiet --message v1
 nginx
+# Before it has workers it loses signals.
+until pgrep -P "$(cat /run/nginx.pid)"; do sleep 0.01; done >/dev/null 2>&1
 echo ready
 exec cat
 "#;
