@@ -150,7 +150,7 @@ install: all ## Install tools and man pages below $(DESTDIR)$(prefix), for packa
 	install -m 644 completions/_cutover $(DESTDIR)$(zshdir)
 	install -m 644 completions/cutover.fish $(DESTDIR)$(prefix)/share/fish/vendor_conf.d
 	install -m 644 README.md SECURITY.md LICENSE ssm/cutover.json $(DESTDIR)$(prefix)/share/doc/cutover
-	install -m 644 docs/apps.md $(DESTDIR)$(prefix)/share/doc/cutover/docs
+	install -m 644 $(wildcard docs/*.md) $(DESTDIR)$(prefix)/share/doc/cutover/docs
 	install -m 644 examples/github-actions.yml $(DESTDIR)$(prefix)/share/doc/cutover/examples
 	install -m 644 examples/codedeploy/appspec.yml $(DESTDIR)$(prefix)/share/doc/cutover/examples/codedeploy
 	install -m 755 examples/codedeploy/deploy.sh $(DESTDIR)$(prefix)/share/doc/cutover/examples/codedeploy

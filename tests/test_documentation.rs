@@ -1,4 +1,5 @@
-//! The documentation agrees with the tools: their flags, their exit codes, the configuration's keys and defaults.
+//! The documentation agrees with the tools: their flags, their exit codes, the configuration's keys and defaults. Its links
+//! lead somewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,6 +16,53 @@ fn project() -> &'static Path {
 
 fn read(path: &str) -> String {
     fs::read_to_string(project().join(path)).unwrap_or_else(|error| panic!("cannot read {path}: {error}"))
+}
+
+/// The paths of the Markdown files in a directory of the project, sorted.
+fn markdown_in(directory: &str) -> Vec<String> {
+    let entries = fs::read_dir(project().join(directory)).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut paths: Vec<String> =
+        names.filter(|name| name.ends_with(".md")).map(|name| directory.to_owned() + &name).collect();
+    assert!(!paths.is_empty(), "{directory} has no pages");
+    paths.sort();
+    paths
+}
+
+/// The README and its pages.
+fn readme_and_pages() -> Vec<String> {
+    let mut paths = vec!["README.md".to_owned()];
+    paths.extend(markdown_in("docs/"));
+    paths
+}
+
+/// The text of a page without its fenced blocks.
+fn prose(page: &str) -> String {
+    let text = read(page);
+    let mut fenced = false;
+    let lines = text.lines().filter(|line| {
+        let fence = line.trim_start().starts_with("```");
+        fenced ^= fence;
+        !fence && !fenced
+    });
+    let lines: Vec<&str> = lines.collect();
+    assert!(!fenced, "{page} has a fence without its end");
+    lines.join("\n")
+}
+
+/// The targets of a page's links that lead to files or headings of the project.
+fn links(page: &str) -> Vec<String> {
+    let prose = prose(page);
+    let targets = prose.split("](").skip(1).map(|rest| rest.split_once(')').unwrap().0);
+    targets.filter(|target| !target.contains("://")).map(str::to_owned).collect()
+}
+
+/// The anchors that a page's headings get where Markdown is shown: lower case, dashes for spaces, no punctuation.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let prose = prose(page);
+    let headings = prose.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    let kept = |letter: &char| letter.is_alphanumeric() || ['-', '_', ' '].contains(letter);
+    headings.map(|heading| heading.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")).collect()
 }
 
 fn names_in(directory: &str) -> Vec<String> {
@@ -189,16 +237,42 @@ fn the_readme_and_the_overview_name_each_tool() {
 }
 
 #[test]
-fn the_tests_and_files_that_the_readme_and_the_apps_page_name_are_there() {
-    for page in ["README.md", "docs/apps.md"] {
-        let text = read(page);
+fn each_link_leads_to_a_file_and_a_heading() {
+    let mut broken = Vec::new();
+    for page in markdown_in("").into_iter().chain(markdown_in("docs/")) {
+        for link in links(&page) {
+            let (path, anchor) = link.split_once('#').map_or((link.as_str(), None), |(path, to)| (path, Some(to)));
+            let target = if path.is_empty() { page.clone() } else { place_of(&page, path) };
+            let there = project().join(&target).exists()
+                && anchor.is_none_or(|anchor| target.ends_with(".md") && anchors(&target).contains(anchor));
+            if !there {
+                broken.push(format!("{page}: {link}"));
+            }
+        }
+    }
+    assert_eq!(broken, Vec::<String>::new());
+}
+
+/// The place in the project to which a relative path on a page leads.
+fn place_of(page: &str, path: &str) -> String {
+    let mut place: Vec<&str> = page.split('/').collect();
+    place.pop();
+    for part in path.split('/') {
+        match part {
+            ".." => assert!(place.pop().is_some(), "{path} on {page} leaves the project"),
+            part => place.push(part),
+        }
+    }
+    place.join("/")
+}
+
+#[test]
+fn the_tests_and_sources_that_the_pages_name_are_there() {
+    for page in markdown_in("").into_iter().chain(markdown_in("docs/")) {
+        let text = read(&page);
         let named = text.split('`').filter(|word| word.starts_with("tests/") || word.starts_with("src/"));
-        let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-        let links = links.filter(|to| !to.starts_with('#'));
-        let place = project().join(page);
-        let there = named.map(|path| project().join(path)).chain(links.map(|to| place.with_file_name(to)));
-        let missing: Vec<PathBuf> = there.filter(|path| !path.exists()).collect();
-        assert_eq!(missing, Vec::<PathBuf>::new(), "in {page}");
+        let missing: Vec<&str> = named.filter(|path| !project().join(path).exists()).collect();
+        assert_eq!(missing, Vec::<&str>::new(), "in {page}");
     }
 }
 
@@ -327,12 +401,12 @@ fn a_key_is_called_required_exactly_when_it_is() {
 #[test]
 fn the_examples_of_configurations_are_valid() {
     let (manual, file) = (read("man/cutover-config.5"), read("examples/push-server.toml"));
-    let pages = read("README.md") + &read("docs/apps.md");
+    let pages: String = readme_and_pages().iter().map(|page| read(page)).collect();
     let in_pages = pages.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
     let in_manual = manual.split(".Bd -literal -offset indent\n").skip(1).filter_map(|rest| rest.split(".Ed").next());
     let examples: Vec<&str> =
         in_pages.chain(in_manual.filter(|example| example.starts_with("app = "))).chain([file.as_str()]).collect();
-    assert_eq!(examples.len(), 24);
+    assert!(examples.len() >= 24, "only {} examples were found", examples.len());
     for example in examples {
         Config::parse(example).unwrap_or_else(|error| panic!("{error} in {example}"));
     }
