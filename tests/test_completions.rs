@@ -50,7 +50,7 @@ enum Shell {
 
 use Shell::{Bash, Fish, Zsh};
 
-/// A site whose owner has the tools in the PATH, and completion in every shell, as the README says.
+/// A site whose owner has the tools in the PATH, and completion in every shell, as docs/install.md says.
 struct Desk {
     site: Site,
 }

@@ -1,4 +1,4 @@
-//! Real servers from their first day: installed by the README's lines, deployed to, rebooted, cut from power.
+//! Real servers from their first day: installed by docs/install.md, deployed to, rebooted, cut from power.
 #![allow(
     clippy::disallowed_methods,
     clippy::indexing_slicing,

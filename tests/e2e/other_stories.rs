@@ -168,9 +168,9 @@ pub fn by_cron(debian: Debian) {
     assert_eq!(answer(&machine, 8080).as_deref(), Some("v1"));
     commit(&machine, "v2", "");
     tool(&machine, "deploy").ok();
-    // The README's line.
-    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    let line = readme.lines().find_map(|line| line.strip_prefix("    @reboot ")).unwrap();
+    // The line of docs/install.md.
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/install.md")).unwrap();
+    let line = page.lines().find_map(|line| line.strip_prefix("    @reboot ")).unwrap();
     machine.run_as(USER, &format!("echo '@reboot {line}' | crontab -")).ok();
     machine.reboot();
     await_that("it serves after a reboot", PATIENCE, || answer(&machine, 8080).as_deref() == Some("v2"));
@@ -179,7 +179,7 @@ pub fn by_cron(debian: Debian) {
     assert_eq!(answer(&machine, 8080).as_deref(), Some("v1"));
 }
 
-/// From a clone: the same line as in the README, which then builds the tools on the machine itself.
+/// From a clone: the same line as in docs/install.md, which then builds the tools on the machine itself.
 pub fn from_a_clone(debian: Debian) {
     // The toolchain and the crates are the host's: nothing is downloaded here.
     let cargo_home =
@@ -199,7 +199,7 @@ pub fn from_a_clone(debian: Debian) {
         fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join(name), to).unwrap();
     }
     machine.run("cd /home/admin && mkdir .cargo && ln -s /opt/rust/bin .cargo/bin && cp -r /opt/registry .cargo/ && printf '[net]\\noffline = true\\n' >.cargo/config.toml && chown -R admin: .").ok();
-    let line = crate::server::readme_lines()[1].clone();
+    let line = crate::server::lines_for_a_server()[1].clone();
     let installed = machine.run_as("admin", &format!("cd cutover && {line} --deploy"));
     assert!(installed.stderr.contains("deploy: A is enabled"), "{installed:?}");
     installed.ok();

@@ -81,12 +81,10 @@ pub fn made(extension: &str) -> PathBuf {
     found.into_iter().find(|path| path.to_str().unwrap().ends_with(extension)).unwrap()
 }
 
-/// The README's lines for a server, which are the block after its first paragraph.
-pub fn readme_lines() -> Vec<String> {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let section = readme.split("\n## Install on a server\n").nth(1).unwrap();
-    let block =
-        section.lines().skip_while(|line| !line.starts_with("    ")).take_while(|line| line.starts_with("    "));
+/// The lines of docs/install.md for a server, which are its first block.
+pub fn lines_for_a_server() -> Vec<String> {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/install.md")).unwrap();
+    let block = page.lines().skip_while(|line| !line.starts_with("    ")).take_while(|line| line.starts_with("    "));
     block.map(|line| line.trim().to_owned()).collect()
 }
 

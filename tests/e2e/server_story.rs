@@ -1,4 +1,4 @@
-//! A server's life: installed by the README's lines, deployed to under load, used, restarted, upgraded, and cleaned.
+//! A server's life: installed by docs/install.md, deployed to under load, used, restarted, upgraded, and cleaned.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,8 +8,8 @@ use std::process::Stdio;
 use crate::env_lines::PLAIN;
 use crate::machine::{Debian, Machine, await_that};
 use crate::server::{
-    NAME, PATIENCE, USER, answer, comes_to_serve, commit, config, copy_archive, exposures_are_stated, fresh, load,
-    none_lost, readme_lines, serves, status, tool,
+    NAME, PATIENCE, USER, answer, comes_to_serve, commit, config, copy_archive, exposures_are_stated, fresh,
+    lines_for_a_server, load, none_lost, serves, status, tool,
 };
 
 pub fn run(debian: Debian) {
@@ -32,10 +32,10 @@ pub fn run(debian: Debian) {
     removed(&machine, &before);
 }
 
-/// The archive is there, as if it had been copied; the rest is what the README says.
+/// The archive is there, as if it had been copied; the rest is as docs/install.md says.
 fn install(machine: &Machine) {
     copy_archive(machine);
-    let lines = readme_lines();
+    let lines = lines_for_a_server();
     assert_eq!(lines.len(), 3, "{lines:?}");
     let [unpack, install, deploy] = [&lines[0], &lines[1], &lines[2]];
 
@@ -135,9 +135,9 @@ fn the_units_are_sound(machine: &Machine) {
     assert_eq!((verified.code, verified.stderr.as_str()), (0, ""));
     let stated = exposures_are_stated(machine);
     let [instance, bootup] = ["cafeteria@A.service", "cafeteria-bootup.service"].map(|unit| &stated[unit]);
-    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/install.md")).unwrap();
     let said = format!("rates its exposure {instance}, and that of the units that run the tools {bootup}");
-    assert!(readme.replace('\n', " ").contains(&said), "the README does not say that systemd {said}");
+    assert!(page.replace('\n', " ").contains(&said), "docs/install.md does not say that systemd {said}");
     let shown =
         machine.run("systemctl show cafeteria@A.service -p ActiveState -p Type -p User -p KillMode -p NRestarts").ok();
     assert_eq!(
