@@ -543,7 +543,7 @@ fn excerpt(document: &str, begin: &str, end: &str) -> String {
 fn the_examples_of_signing_keep_the_secret_out_of_all_arguments() {
     let site = listening("");
     let secret = String::from_utf8(site.webhook_secret()).unwrap();
-    let through_nginx = excerpt("README.md", "on-push --sign)", "https://SERVER");
+    let through_nginx = excerpt("docs/push.md", "on-push --sign)", "https://SERVER");
     let through_nginx = through_nginx.replace("https://SERVER", &format!("http://{}", site.address()));
     let by_hand =
         excerpt("man/on-push.1", "$(printf '' | on-push --sign)", "\"$signature\" '' | on-push").replace("\\e", "\\");
@@ -588,7 +588,7 @@ fn the_example_of_a_chat_keeps_its_url_out_of_all_arguments() {
     });
     let file = place.path().join("chat");
     fs::write(&file, format!("url = \"{url}\"\n")).unwrap();
-    let posting = excerpt("README.md", "curl -fsS --max-time 10", "--config");
+    let posting = excerpt("docs/hooks.md", "curl -fsS --max-time 10", "--config");
     let posting = posting.replace("$HOME/.cafeteria/chat", file.to_str().unwrap());
     let watch = Watch::start("S3CR3T", "--max-time");
     let ran = Ran::run(Command::new("sh").arg("-c").arg(format!("printf '{{\"text\": \"x\"}}' | {posting}")));
