@@ -391,7 +391,7 @@ fn built_with_a_tag(engine: &Engine) {
     }
 }
 
-/// With the health check that the README has, Docker starts again what only hangs.
+/// With the health check of docs/containers.md, Docker starts again what only hangs.
 fn hung(engine: &Engine) {
     let more = "init: true, healthcheck: {test: [CMD, /busybox, sh, -c, \"/busybox timeout 2 /busybox wget -q -O /dev/null \
                 http://127.0.0.1:8080/ || /busybox kill -9 -1\"], interval: 1s, timeout: 5s}, image:";
