@@ -276,6 +276,22 @@ fn the_tests_and_sources_that_the_pages_name_are_there() {
     }
 }
 
+#[test]
+fn the_packages_take_each_page() {
+    let makefile = read("Makefile");
+    let recipe = |target: &str| {
+        let (_, from) = makefile.split_once(&format!("\n{target}: ")).unwrap();
+        from.lines().skip(1).take_while(|line| line.starts_with('\t')).collect::<Vec<&str>>().join("\n")
+    };
+    let (install, dist) = (recipe("install"), recipe("dist"));
+    let words = |recipe: &str| recipe.split_whitespace().map(str::to_owned).collect::<BTreeSet<String>>();
+    assert!(install.contains("install -m 644 $(wildcard docs/*.md) $(DESTDIR)"), "{install}");
+    assert!(words(&dist).contains("docs"), "{dist}");
+    for page in markdown_in("") {
+        assert!(words(&install).contains(&page) && words(&dist).contains(&page), "the packages lack {page}");
+    }
+}
+
 /// A table of the configuration, and what cutover-config(5) says each of its keys is by default; None: it has none.
 type Documented = BTreeMap<(String, String), Option<String>>;
 
