@@ -237,6 +237,19 @@ fn the_readme_and_the_overview_name_each_tool() {
 }
 
 #[test]
+fn the_readme_is_short() {
+    let lines = read("README.md").lines().count();
+    assert!(lines <= 250, "README.md has {lines} lines: move some of it to a page in docs");
+}
+
+#[test]
+fn the_readme_links_each_page() {
+    let linked: BTreeSet<String> = links("README.md").into_iter().collect();
+    let missing: Vec<String> = markdown_in("docs/").into_iter().filter(|page| !linked.contains(page)).collect();
+    assert_eq!(missing, Vec::<String>::new(), "README.md has no link to these pages");
+}
+
+#[test]
 fn each_link_leads_to_a_file_and_a_heading() {
     let mut broken = Vec::new();
     for page in markdown_in("").into_iter().chain(markdown_in("docs/")) {
