@@ -149,7 +149,7 @@ install: all ## Install tools and man pages below $(DESTDIR)$(prefix), for packa
 	install -m 644 completions/cutover.bash $(DESTDIR)$(prefix)/lib/cutover
 	install -m 644 completions/_cutover $(DESTDIR)$(zshdir)
 	install -m 644 completions/cutover.fish $(DESTDIR)$(prefix)/share/fish/vendor_conf.d
-	install -m 644 README.md SECURITY.md CHANGELOG.md CONTRIBUTING.md LICENSE ssm/cutover.json $(DESTDIR)$(prefix)/share/doc/cutover
+	install -m 644 README.md README.ko.md SECURITY.md CHANGELOG.md CONTRIBUTING.md LICENSE ssm/cutover.json $(DESTDIR)$(prefix)/share/doc/cutover
 	install -m 644 $(wildcard docs/*.md) $(DESTDIR)$(prefix)/share/doc/cutover/docs
 	install -m 644 examples/github-actions.yml $(DESTDIR)$(prefix)/share/doc/cutover/examples
 	install -m 644 examples/codedeploy/appspec.yml $(DESTDIR)$(prefix)/share/doc/cutover/examples/codedeploy
@@ -164,7 +164,7 @@ dist: all ## Make a tar and a Debian package of built tools, for servers that ca
 	rm -rf $(dist)
 	install -d $(package)/bin
 	install -m 755 $(addprefix $(built)/,$(tools)) $(package)/bin
-	cp -R install README.md SECURITY.md CHANGELOG.md CONTRIBUTING.md LICENSE man docs nginx systemd completions ssm examples $(package)
+	cp -R install README.md README.ko.md SECURITY.md CHANGELOG.md CONTRIBUTING.md LICENSE man docs nginx systemd completions ssm examples $(package)
 	tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@$(time) -C $(dist) -czf $(package).tar.gz $(notdir $(package))
 	rm -r $(package)
 	$(MAKE) install DESTDIR=$(dist)/deb prefix=/usr zshdir=/usr/share/zsh/vendor-completions

@@ -242,6 +242,39 @@ fn the_readme_is_short() {
     assert!(lines <= 250, "README.md has {lines} lines: move some of it to a page in docs");
 }
 
+/// What is the same in each language of the README: blocks of code, words of code, links, numbers, and how many sections there are.
+fn bones(page: &str) -> (Vec<String>, [Vec<String>; 3], usize) {
+    let text = read(page);
+    let is_code = |line: &&str| line.starts_with("    ");
+    let fenced = text.split("```").skip(1).step_by(2).map(str::to_owned);
+    let prose = prose(page);
+    let blocks = fenced.chain(prose.lines().filter(is_code).map(str::to_owned)).collect();
+    let prose = prose.lines().filter(|line| !is_code(line)).collect::<Vec<&str>>().join("\n");
+    let mut words: Vec<String> = prose.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    let mut links = links(page);
+    links.retain(|link| !link.starts_with("README"));
+    let said: String = prose.split('`').step_by(2).flat_map(|part| part.split("](").map(after_link)).collect();
+    let numbers = regex::Regex::new(r"[0-9]+(\.[0-9]+)*").unwrap();
+    let mut numbers: Vec<String> = numbers.find_iter(&said).map(|number| number.as_str().to_owned()).collect();
+    [&mut words, &mut links, &mut numbers].into_iter().for_each(|all| all.sort());
+    (blocks, [words, links, numbers], text.matches("\n## ").count())
+}
+
+/// What follows the target of a link, when this is the part behind its `](`.
+fn after_link(part: &str) -> &str {
+    part.split_once(')').filter(|(target, _)| !target.contains([' ', '\n'])).map_or(part, |(_, rest)| rest)
+}
+
+#[test]
+fn the_korean_readme_has_the_same_commands_names_links_and_figures() {
+    let (blocks, lists, sections) = bones("README.md");
+    assert!(blocks.len() > 50 && lists.iter().all(|list| list.len() > 20), "{lists:?}");
+    let (korean_blocks, korean_lists, korean_sections) = bones("README.ko.md");
+    assert_eq!(korean_blocks, blocks);
+    assert_eq!(korean_lists, lists);
+    assert_eq!(korean_sections, sections);
+}
+
 #[test]
 fn the_readme_links_each_page() {
     let linked: BTreeSet<String> = links("README.md").into_iter().collect();
