@@ -25,7 +25,8 @@ use crate::process::{self, Pid};
 
 /// How long nginx may take to test its configuration, or to act on a signal.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long an nginx may take from its start until it heeds signals. One that never does, for it has no master, is told all the same.
+/// How long to wait for an nginx that is starting and does not handle signals yet. One without a master process never seems to:
+/// after this time it gets the signal anyway.
 const STARTING: Duration = Duration::from_secs(5);
 /// What to do when nginx does not take what an older or a newer cutover, or one for another nginx, has laid for another app.
 const OF_ANOTHER_APP: &str = "nginx refuses the files of another app of cutover's: run install for that app, too";
@@ -186,13 +187,14 @@ impl Nginx {
         }
     }
 
-    /// Has a running nginx read its files once more, also one that is only just starting.
+    /// Reloads a running nginx. One that is still starting would lose the signal. (It does not lose `quit`: its workers inherit
+    /// that, and wake it by their end.)
     fn reload(&self) -> Result<()> {
         workers::await_started(Deadline::after(STARTING));
         self.run(&["-s", "reload"]).map(drop)
     }
 
-    /// The same, and waits until no worker goes by the former ones.
+    /// Reloads a running nginx, and waits until no worker uses the former files any more.
     fn reload_for_good(&self) {
         let old = Workers::now();
         if self.reload().is_ok() {

@@ -11,11 +11,11 @@ pub const PROGRAM: &str = "nginx";
 const WORKER: &[u8] = b"nginx: worker process";
 const LEAVING: &[u8] = b"nginx: worker process is shutting down";
 
-/// How the titles of its processes begin. A master that is only just starting has none yet (ngx_process_cycle.c): a signal that
-/// it gets before is noted, and forgotten until the next one comes.
+/// How the titles of nginx's processes begin. A master sets its title once it has blocked the signals that it waits for
+/// (ngx_process_cycle.c). It handles a signal that arrives earlier only when the next one arrives.
 const TITLED: &[u8] = b"nginx: ";
 
-/// Waits until no nginx of the machine is one that loses signals.
+/// Waits until each nginx of the machine has got so far that it loses no reload.
 pub fn await_started(patience: Deadline) {
     let is_starting = |nginx: &Process| {
         let title = process::title(nginx.pid);
